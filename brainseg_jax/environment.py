@@ -1,0 +1,44 @@
+"""What a result was made with: commit, versions, machine."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def describe_environment() -> dict[str, object]:
+    """Describes the code, the libraries and the machine of this process.
+
+    Returns:
+      `commit` (with "+changes" where tracked files differ from it; None outside a checkout), `versions` by package,
+      `python`, `device` (JAX's name of it), `devices` (how many) and `cores`.
+    """
+    device = jax.devices()[0]
+    return {
+        "commit": _commit(),
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs", "../scripts")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return result.stdout.strip()

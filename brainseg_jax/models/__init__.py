@@ -1,0 +1,42 @@
+"""The networks. `create_model` makes either from its name."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.models.linknet import LinkNet
+from brainseg_jax.models.unet import UNet
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def create_model(*, name: str, start_filters: int, dropout_rate: float, dtype: str) -> UNet | LinkNet:
+    """Makes the network that `config.model` describes.
+
+    Args:
+      name: "unet" or "linknet".
+      start_filters: channels of the first level, at least 1.
+      dropout_rate: U-Net's dropout, in [0, 1); LinkNet has none, so it must be 0 there.
+      dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
+
+    Returns:
+      A linen module: `apply(variables, images (B, H, W, 1), train=...)` gives (B, H, W, 1) float32 logits.
+
+    Raises:
+      InputError: a value is none of the above.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"config.model.dtype is {dtype!r}: set it to one of {', '.join(DTYPES)}.")
+    if start_filters < 1:
+        raise InputError(f"config.model.start_filters is {start_filters}: set it to 1 or more.")
+    if not 0 <= dropout_rate < 1:
+        raise InputError(f"config.model.dropout_rate is {dropout_rate}: set it to a number in [0, 1).")
+    compute_dtype: Any = DTYPES[dtype]
+    if name == "unet":
+        return UNet(start_filters=start_filters, dropout_rate=dropout_rate, dtype=compute_dtype)
+    if name == "linknet":
+        if dropout_rate:
+            raise InputError(f"config.model.dropout_rate is {dropout_rate}, but LinkNet has no dropout: set it to 0.")
+        return LinkNet(start_filters=start_filters, dtype=compute_dtype)
+    raise InputError(f"config.model.name is {name!r}: set it to unet or linknet.")

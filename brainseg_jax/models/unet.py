@@ -1,0 +1,82 @@
+"""U-Net (Ronneberger, Fischer, Brox 2015, arXiv:1505.04597) with padded convolutions."""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from brainseg_jax.models.blocks import UpConv2x2, he_normal, max_pool, require_sides
+
+
+class DoubleConv(nn.Module):
+    """Two 3×3 convolutions, each followed by a ReLU, with optional dropout between them.
+
+    Attributes:
+      features: channels of the output.
+      dropout_rate: share of the values between the convolutions that training sets to zero, in [0, 1).
+      dtype: dtype of the computation.
+    """
+
+    features: int
+    dropout_rate: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Array, *, train: bool) -> Array:
+        """Maps (B, H, W, C) to (B, H, W, features)."""
+        hidden = nn.Conv(self.features, (3, 3), kernel_init=he_normal, dtype=self.dtype, name="conv_1")(inputs)
+        hidden = nn.relu(hidden)
+        hidden = nn.Dropout(self.dropout_rate, deterministic=not train)(hidden)
+        hidden = nn.Conv(self.features, (3, 3), kernel_init=he_normal, dtype=self.dtype, name="conv_2")(hidden)
+        return nn.relu(hidden)
+
+
+class UNet(nn.Module):
+    """Four levels down, four levels up, the feature maps of each level down concatenated on the way up.
+
+    Attributes:
+      start_filters: channels of the first level; each level down doubles them.
+      dropout_rate: dropout between the two convolutions of a level, in [0, 1).
+      dtype: dtype of the computation; parameters stay float32.
+    """
+
+    start_filters: int = 16
+    dropout_rate: float = 0.0
+    dtype: Any = jnp.float32
+
+    stride: ClassVar[int] = 16
+    levels: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Computes the logits of the tumour mask.
+
+        Args:
+          images: (B, H, W, C) pictures, float, scaled to [0, 1]; H and W multiples of 16.
+          train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0).
+
+        Returns:
+          (B, H, W, 1) float32 logits.
+
+        Raises:
+          ValueError: a side is not a multiple of 16.
+        """
+        require_sides(images.shape, stride=self.stride, network="U-Net")
+        hidden = images.astype(self.dtype)
+        skips = []
+        for level in range(self.levels):
+            hidden = self._double_conv(level, f"down_{level + 1}")(hidden, train=train)
+            skips.append(hidden)
+            hidden = max_pool(hidden, window=2)
+        hidden = self._double_conv(self.levels, "bottom")(hidden, train=train)
+        for level in reversed(range(self.levels)):
+            features = self.start_filters * 2**level
+            hidden = UpConv2x2(features, dtype=self.dtype, name=f"up_conv_{level + 1}")(hidden)
+            hidden = jnp.concatenate([skips[level], hidden], axis=-1)
+            hidden = self._double_conv(level, f"up_{level + 1}")(hidden, train=train)
+        logits = nn.Conv(1, (1, 1), kernel_init=he_normal, dtype=self.dtype, name="logits")(hidden)
+        return logits.astype(jnp.float32)
+
+    def _double_conv(self, level: int, name: str) -> DoubleConv:
+        return DoubleConv(self.start_filters * 2**level, self.dropout_rate, self.dtype, name=name)

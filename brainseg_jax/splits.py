@@ -1,0 +1,167 @@
+"""Who is in train, validation and test.
+
+Three protocols:
+  slice     70 % / 20 % / 10 % of the slices at random, as the published results have it. Slices of one patient fall into
+            several parts: its test Dice flatters.
+  official  the dataset's own five folds, by patient id; test is one fold.
+  family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, all
+            follow the fold of the first of them. The honest one.
+Under the last two, validation is a share of the training families, chosen by a hash of the family's name: a family
+keeps its part when others are added.
+"""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainseg_jax.errors import InputError
+
+PARTS = ("train", "validation", "test")
+PROTOCOLS = ("slice", "official", "family")
+_VISIT = re.compile(r"^(MR\d+)[A-Z]$")
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """What is known of each slice but its pixels; N slices by ascending id.
+
+    Attributes:
+      slice_ids: (N,) int64.
+      patient_ids: N ids.
+      labels: (N,) int64, 1 meningioma, 2 glioma, 3 pituitary tumour.
+      folds: (N,) int64, official fold 1..5.
+    """
+
+    slice_ids: np.ndarray
+    patient_ids: tuple[str, ...]
+    labels: np.ndarray
+    folds: np.ndarray
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The family of each slice."""
+        return tuple(family_of(patient_id) for patient_id in self.patient_ids)
+
+
+def family_of(patient_id: str) -> str:
+    """The family of a patient id: "MR040240B" is of family "MR040240"; an id without a trailing letter is its own."""
+    match = _VISIT.match(patient_id)
+    return match[1] if match else patient_id
+
+
+def make_splits(
+    table: SliceTable, *, protocol: str, fold: int, seed: int, validation_share: float
+) -> dict[str, np.ndarray]:
+    """Divides the slices.
+
+    Args:
+      table: the dataset's slices.
+      protocol: "slice", "official" or "family".
+      fold: the fold that is the test part, 1..5; "slice" has none.
+      seed: of the permutation under "slice", the only random choice here.
+      validation_share: share of the training families that validate, in (0, 1); "slice" has its own 20 %.
+
+    Returns:
+      For each part its slices' ids, ascending, int64; the parts are disjoint and together the whole table.
+
+    Raises:
+      InputError: an unknown protocol, a fold without slices, a share outside (0, 1), a part left empty, or an id of
+        which the official folds put slices into several parts.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"config.split.protocol is {protocol!r}: set it to one of {', '.join(PROTOCOLS)}.")
+    if protocol == "slice":
+        warnings.warn(
+            "Protocol 'slice' puts slices of one patient into several parts: its test Dice says little about new "
+            "patients. Use --config.split.protocol=family for that.",
+            stacklevel=2,
+        )
+        order = np.random.default_rng(seed).permutation(table.slice_ids)
+        bounds = [round(0.7 * order.size), round(0.9 * order.size)]
+        parts = dict(zip(PARTS, np.split(order, bounds), strict=True))
+    else:
+        if not 0 < validation_share < 1:
+            raise InputError(f"config.split.validation_share is {validation_share}: set it to a number in (0, 1).")
+        families = np.array(table.families)
+        folds = table.folds if protocol == "official" else _family_folds(table)
+        is_test = folds == fold
+        if not is_test.any():
+            raise InputError(f"config.split.fold is {fold}, of which this dataset has no slice: set it to one it has.")
+        is_validation = ~is_test & np.isin(families, _validation_families(families[~is_test], validation_share))
+        parts = {
+            "train": table.slice_ids[~is_test & ~is_validation],
+            "validation": table.slice_ids[is_validation],
+            "test": table.slice_ids[is_test],
+        }
+    parts = {part: np.sort(slice_ids) for part, slice_ids in parts.items()}
+    for part, slice_ids in parts.items():
+        if not slice_ids.size:
+            raise InputError(
+                f"Protocol {protocol!r} leaves no slice for {part}: prepare a dataset with more patients "
+                "(config.data.data_dir)."
+            )
+    overlap = overlaps(table, parts)
+    must_not_share = {"slice": (), "official": ("patient_ids",), "family": ("patient_ids", "families")}[protocol]
+    for kind in must_not_share:
+        for pair, shared in overlap[kind].items():
+            if shared:
+                raise InputError(
+                    f"Protocol {protocol!r} would put {', '.join(shared[:3])} into both {pair.replace('+', ' and ')}: "
+                    "cvind.mat gives their slices different folds; fetch the dataset's own cvind.mat."
+                )
+    return parts
+
+
+def overlaps(table: SliceTable, parts: dict[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
+    """Which patients two parts share.
+
+    Returns:
+      {"patient_ids": {"train+validation": ids, "train+test": ids, "validation+test": ids}, "families": likewise}.
+    """
+    result: dict[str, dict[str, list[str]]] = {}
+    for kind, names in (("patient_ids", table.patient_ids), ("families", table.families)):
+        of_part = {part: set(_names_of(table, names, slice_ids)) for part, slice_ids in parts.items()}
+        result[kind] = {
+            f"{one}+{other}": sorted(of_part[one] & of_part[other])
+            for one, other in (("train", "validation"), ("train", "test"), ("validation", "test"))
+        }
+    return result
+
+
+def describe_splits(table: SliceTable, parts: dict[str, np.ndarray]) -> str:
+    """A few lines: slices, ids and families of each part, and how many of them two parts share."""
+    families = table.families
+    lines = [
+        f"  {part:<11} {slice_ids.size:5d} slices {len(set(_names_of(table, table.patient_ids, slice_ids))):4d} ids "
+        f"{len(set(_names_of(table, families, slice_ids))):4d} families"
+        for part, slice_ids in parts.items()
+    ]
+    overlap = overlaps(table, parts)
+    for pair in overlap["families"]:
+        ids, shared = len(overlap["patient_ids"][pair]), len(overlap["families"][pair])
+        lines.append(f"  {pair.replace('+', ' and ')} share {ids} ids and {shared} families")
+    return "\n".join(lines)
+
+
+def _names_of(table: SliceTable, names: Sequence[str], slice_ids: np.ndarray) -> list[str]:
+    return [names[row] for row in np.searchsorted(table.slice_ids, slice_ids)]
+
+
+def _family_folds(table: SliceTable) -> np.ndarray:
+    # The first id of a family is the one without a letter; it sorts before those with one.
+    first_id = {family: patient for patient, family in sorted(zip(table.patient_ids, table.families), reverse=True)}
+    fold_of_id = {patient: fold for patient, fold in zip(table.patient_ids, table.folds, strict=True)}
+    return np.array([fold_of_id[first_id[family]] for family in table.families], np.int64)
+
+
+def _validation_families(families: np.ndarray, share: float) -> list[str]:
+    draws = {
+        family: int.from_bytes(hashlib.sha256(f"validation {family}".encode()).digest()[:8]) / 2**64
+        for family in sorted(set(families.tolist()))
+    }
+    # In a dataset of few families none may fall under the share: then the lowest one validates.
+    return [family for family, draw in draws.items() if draw < share] or [min(draws, key=lambda name: draws[name])]

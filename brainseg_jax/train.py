@@ -1,0 +1,261 @@
+"""Training: the jitted step, the evaluation pass and the loop over the epochs."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import linen as nn
+from jax import Array
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from brainseg_jax import figures, metrics, splits, workdir
+from brainseg_jax.checkpoint import Checkpoints
+from brainseg_jax.errors import InputError
+from brainseg_jax.input_pipeline import Dataset, Slices, epoch_batches, load_slices, padded_batches, take_batch
+from brainseg_jax.losses import LossFunction, create_loss
+from brainseg_jax.models import create_model
+from brainseg_jax.train_state import (
+    Optimization,
+    TrainState,
+    create_optimization,
+    create_train_state,
+    observe_validation_loss,
+)
+
+
+class BatchMetrics(NamedTuple):
+    """Sums over a batch, (), float32: of the slices' losses, of their Dice, and how many slices."""
+
+    loss: Array
+    dice: Array
+    slices: Array
+
+
+TrainStep = Callable[[TrainState, Slices, Array], tuple[TrainState, BatchMetrics]]
+EvaluationStep = Callable[[TrainState, Slices, Array, Array], BatchMetrics]
+
+
+def make_train_step(
+    key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction
+) -> TrainStep:
+    """Makes the jitted step; it takes over the memory of the state that it is given.
+
+    Args:
+      key: PRNG key of the run; the step's own randomness follows from it and `state.step`.
+      model: the network.
+      optimization: see `create_optimization`.
+      loss_function: (logits, masks) (B, H, W, 1) to (B,).
+
+    Returns:
+      `train_step(state, slices, rows)`, rows (B,) int32: the next state and the batch's metrics.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, slices: Slices, rows: Array) -> tuple[TrainState, BatchMetrics]:
+        images, masks = take_batch(slices, rows)
+        dropout_key = jax.random.fold_in(key, state.step)
+
+        def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            return loss_function(logits, masks).mean(), (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimization.optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
+        next_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            plateau=state.plateau,
+        )
+        dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
+        count = jnp.float32(rows.shape[0])
+        return next_state, BatchMetrics(loss * count, dice.sum(), count)
+
+    return train_step
+
+
+def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
+    """Makes the jitted evaluation of a batch.
+
+    Returns:
+      `evaluation_step(state, slices, rows, weights)`, weights (B,) 0 where the batch is filled up: sums of the rest.
+    """
+
+    @jax.jit
+    def evaluation_step(state: TrainState, slices: Slices, rows: Array, weights: Array) -> BatchMetrics:
+        images, masks = take_batch(slices, rows)
+        logits = model.apply(state.variables, images, train=False)
+        dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
+        losses = loss_function(logits, masks)
+        return BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
+
+    return evaluation_step
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> None:
+    """Trains the network of `config`, or goes on where an earlier call with the same workdir stopped.
+
+    Args:
+      config: see configs/default.py.
+      directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/ and
+        figures/learning_curves.png.
+
+    Raises:
+      InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
+    """
+    model = create_model(**config.model)
+    loss_function = create_loss(config.train.loss)
+    _check(config, stride=model.stride)
+    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+    parts = splits.make_splits(dataset.table, **config.split)
+    print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
+    if parts["train"].size < config.train.batch_size:
+        raise InputError(
+            f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
+            "train on: lower it."
+        )
+    workdir.start_run(directory, config, parts, splits.overlaps(dataset.table, parts))
+
+    optimization = create_optimization(**config.optimizer)
+    init_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    state = create_train_state(init_key, model, optimization, image_size=config.data.image_size)
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        first_epoch = 1
+        if checkpoints.latest_epoch() is not None:
+            state = checkpoints.restore(checkpoints.latest_epoch(), state)
+            first_epoch += checkpoints.latest_epoch() or 0
+            print(f"Going on after epoch {first_epoch - 1} of {config.train.epochs}.")
+        rows = workdir.read_metrics(directory, epochs=first_epoch - 1)
+        if first_epoch <= config.train.epochs:
+            train_slices = load_slices(dataset, parts["train"], image_size=config.data.image_size)
+            validation_slices = load_slices(dataset, parts["validation"], image_size=config.data.image_size)
+        train_step = make_train_step(dropout_key, model, optimization, loss_function)
+        evaluation_step = make_evaluation_step(model, loss_function)
+        with SummaryWriter(str(directory / "tensorboard"), purge_step=first_epoch) as tensorboard:
+            for epoch in range(first_epoch, config.train.epochs + 1):
+                start = time.perf_counter()
+                learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
+                state, train = _train_epoch(config, train_step, state, train_slices, epoch, checkpoints)
+                seconds = time.perf_counter() - start
+                validation = evaluate_slices(
+                    evaluation_step, state, validation_slices, batch_size=config.train.batch_size
+                )
+                _require_finite(validation["loss"], f"validation loss of epoch {epoch}", config, checkpoints)
+                state = observe_validation_loss(state, optimization, validation["loss"])
+                row = {
+                    "epoch": epoch,
+                    "step": int(state.step),
+                    **{f"train_{name}": train[name] for name in ("loss", "dice")},
+                    **{f"validation_{name}": validation[name] for name in ("loss", "dice")},
+                    "learning_rate": learning_rate,
+                    "seconds": seconds,
+                    "slices_per_second": train["slices"] / seconds,
+                }
+                rows.append(row)
+                workdir.write_metrics(directory, rows)
+                checkpoints.save(epoch, state, validation_loss=validation["loss"])
+                for name, value in row.items():
+                    tensorboard.add_scalar(name, value, epoch)
+                figures.learning_curves(
+                    rows, directory / "figures" / "learning_curves.png", title=workdir.describe_run(config)
+                )
+                print(
+                    f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
+                    f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s",
+                    flush=True,
+                )
+
+
+def evaluate_slices(
+    evaluation_step: EvaluationStep, state: TrainState, slices: Slices, *, batch_size: int
+) -> dict[str, float]:
+    """Means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
+    sums = [
+        evaluation_step(state, slices, jnp.asarray(rows), jnp.asarray(weights))
+        for rows, weights in padded_batches(len(slices.images), batch_size)
+    ]
+    return _means(sums)
+
+
+def _train_epoch(
+    config: ml_collections.ConfigDict,
+    train_step: TrainStep,
+    state: TrainState,
+    slices: Slices,
+    epoch: int,
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, dict[str, float]]:
+    batches = epoch_batches(
+        seed=config.seed, epoch=epoch, slices=len(slices.images), batch_size=config.train.batch_size
+    )
+    done: list[BatchMetrics] = []
+    bar = tqdm(batches, desc=f"epoch {epoch}/{config.train.epochs}", unit="batch", leave=False, mininterval=1)
+    shown = time.perf_counter()
+    for rows in bar:
+        state, sums = train_step(state, slices, jnp.asarray(rows))
+        done.append(sums)
+        # The step before the last is read, so that the device is never waited for.
+        if len(done) > 1 and time.perf_counter() - shown > 1:
+            shown = time.perf_counter()
+            means = _means(done[-20:-1])
+            _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
+            rate = bar.format_dict["rate"] or 0.0
+            bar.set_postfix(
+                loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate * rows.size:.0f}"
+            )
+    for step, sums in enumerate(jax.device_get(done), start=int(state.step) - len(done) + 1):
+        _require_finite(float(sums.loss), f"loss at step {step}", config, checkpoints)
+    return state, _means(done)
+
+
+def _means(sums: list[BatchMetrics]) -> dict[str, float]:
+    total = BatchMetrics(*np.sum(np.array(jax.device_get(sums), np.float64), axis=0))
+    return {
+        "loss": float(total.loss / total.slices),
+        "dice": float(total.dice / total.slices),
+        "slices": float(total.slices),
+    }
+
+
+def _require_finite(loss: float, name: str, config: ml_collections.ConfigDict, checkpoints: Checkpoints) -> None:
+    if not math.isfinite(loss):
+        kept = checkpoints.latest_epoch()
+        where = f"the last good checkpoint is that of epoch {kept}" if kept else "there is no checkpoint yet"
+        raise InputError(
+            f"The {name} is not finite: {where}; lower config.optimizer.learning_rate (now "
+            f"{config.optimizer.learning_rate}) and start in another --workdir."
+        )
+
+
+def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
+    size = config.data.image_size
+    if size < stride or size % stride:
+        raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
+    for name, value, least in (
+        ("train.epochs", config.train.epochs, 1),
+        ("train.batch_size", config.train.batch_size, 1),
+        ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
+    ):
+        if value < least:
+            raise InputError(f"config.{name} is {value}: set it to {least} or more.")
+    if config.optimizer.learning_rate <= 0:
+        raise InputError(
+            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."
+        )

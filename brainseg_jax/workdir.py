@@ -1,0 +1,133 @@
+"""The files of a run's folder: what it was, who was in which part, and how it went."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from brainseg_jax.environment import describe_environment
+from brainseg_jax.errors import InputError
+
+
+def start_run(
+    directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], overlaps: Mapping[str, Any]
+) -> None:
+    """Writes config.json, environment.json and splits.json, or checks that the run there is the same.
+
+    Args:
+      directory: the workdir; made if missing.
+      config: the run's configuration.
+      parts: the slice ids of each part.
+      overlaps: see `splits.overlaps`.
+
+    Raises:
+      InputError: the workdir holds a run of another config (more epochs are fine) or of other slices.
+    """
+    settings = json.loads(config.to_json())
+    members = {part: slice_ids.tolist() for part, slice_ids in parts.items()}
+    if (directory / "config.json").exists():
+        _require_same_config(directory, settings)
+        if read_splits(directory) != members:
+            raise InputError(
+                f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
+                "or the --config.data.data_dir that the run was started with."
+            )
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_json(directory / "splits.json", {"parts": members, "overlaps": overlaps})
+        _write_json(directory / "environment.json", describe_environment())
+    _write_json(directory / "config.json", settings)
+
+
+def read_config(directory: Path) -> ml_collections.ConfigDict:
+    """The configuration of the run in a workdir.
+
+    Raises:
+      InputError: there is no run, or config.json is damaged.
+    """
+    return ml_collections.ConfigDict(_read_json(directory / "config.json"))
+
+
+def read_splits(directory: Path) -> dict[str, list[int]]:
+    """The slice ids of each part of the run in a workdir.
+
+    Raises:
+      InputError: there is no run, or splits.json is damaged.
+    """
+    return _read_json(directory / "splits.json")["parts"]
+
+
+def read_environment(directory: Path) -> dict[str, Any]:
+    """Commit, versions and machine that the run in a workdir was started with.
+
+    Raises:
+      InputError: there is no run, or environment.json is damaged.
+    """
+    return _read_json(directory / "environment.json")
+
+
+def read_metrics(directory: Path, *, epochs: int) -> list[dict[str, float]]:
+    """The first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out."""
+    path = directory / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+
+
+def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes metrics.jsonl, a row an epoch."""
+    _replace(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
+
+
+def describe_run(config: ml_collections.ConfigDict) -> str:
+    """A title: network, resolution, protocol, fold and seed."""
+    fold = "" if config.split.protocol == "slice" else f" fold {config.split.fold}"
+    names = {"unet": "U-Net", "linknet": "LinkNet"}
+    return (
+        f"{names[config.model.name]} {config.model.start_filters}, {config.data.image_size}×{config.data.image_size}, "
+        f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, seed {config.seed}"
+    )
+
+
+def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
+    before, now = _flat(_read_json(directory / "config.json")), _flat(settings)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and key not in ("train.epochs", "data.data_dir"):
+            raise InputError(
+                f"{directory / 'config.json'} has {key} = {before.get(key)!r}, this command {now.get(key)!r}: name "
+                "another --workdir for another run, or the same settings to go on."
+            )
+    if now["train.epochs"] < before["train.epochs"]:
+        raise InputError(
+            f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "
+            f"{now['train.epochs']}: a run can be made longer, not shorter; name another --workdir."
+        )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return result
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: name the --workdir of a run that scripts/train.py made.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or train in another --workdir.") from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    # A killed process leaves the old file or the new one, never a half.
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)

@@ -1,0 +1,42 @@
+"""Every field that a run has. The other files of this folder are differences from this one."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published recipe's frame; configs/unet.py and configs/linknet.py complete it."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of the parameters, the order of the slices and dropout
+
+    config.data = ml_collections.ConfigDict()
+    config.data.dataset = "figshare"  # "figshare", or "phantom" for the drawn slices
+    config.data.data_dir = ""  # the TFDS root that prepare_data.py wrote to; "" for TFDS's own default
+    config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
+
+    config.split = ml_collections.ConfigDict()
+    config.split.protocol = "slice"  # "slice" (as published; leaks), "official" or "family"
+    config.split.fold = 1  # the test fold under "official" and "family", 1..5
+    config.split.seed = 0  # of the random division under "slice"
+    config.split.validation_share = 0.15  # share of the training families that validate under "official" and "family"
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "unet"  # "unet" or "linknet"
+    config.model.start_filters = 16  # channels of the first level
+    config.model.dropout_rate = 0.0  # U-Net's dropout between the two convolutions of a level, in [0, 1)
+    config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
+
+    config.train = ml_collections.ConfigDict()
+    config.train.epochs = 30
+    config.train.batch_size = 8  # slices a step
+    config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 1e-4  # Adam's, at first
+    config.optimizer.l2_penalty = 0.0  # times the sum of the squared kernels joins the loss
+    config.optimizer.plateau_factor = 0.1  # multiplies the learning rate when the validation loss stalls
+    config.optimizer.plateau_patience = 5  # for so many epochs
+    config.optimizer.minimum_learning_rate = 1e-5  # never below it
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.threshold = 0.5  # a pixel is tumour where its probability exceeds it
+    return config

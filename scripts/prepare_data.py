@@ -1,0 +1,60 @@
+"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=PATIENTS` for drawn slices."""
+
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli
+
+DATA_DIR = flags.DEFINE_string("data_dir", None, "The TFDS root to write to; TFDS's own default if not given.")
+MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", None, "Folder with the dataset's zips or .mat files; downloaded from figshare if not given."
+)
+PHANTOM = flags.DEFINE_integer("phantom", None, "Draw slices of so many patients instead of reading real ones.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn slices.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a build that was made from another source.")
+
+
+def main() -> None:
+    """Builds the dataset and prints what it holds."""
+    import tensorflow_datasets as tfds
+
+    from brainseg_jax.errors import InputError
+    from brainseg_jax.figshare_brain_tumor import archives, phantom
+
+    data_dir = Path(DATA_DIR.value or tfds.core.constants.DATA_DIR).expanduser()
+    if PHANTOM.value is not None:
+        if MANUAL_DIR.value:
+            raise InputError("--manual_dir and --phantom exclude each other: name one of them.")
+        with tempfile.TemporaryDirectory() as drawn:
+            phantom.write_archives(Path(drawn), patients=PHANTOM.value, seed=SEED.value)
+            build(Path(drawn), data_dir, config="phantom")
+        return
+    if MANUAL_DIR.value:
+        build(Path(MANUAL_DIR.value).expanduser(), data_dir, config="figshare")
+    else:
+        folder = data_dir / "downloads" / "figshare_1512427"
+        archives.download(folder)
+        build(folder, data_dir, config="figshare")
+
+
+def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
+    """Builds from a folder and prints what came out."""
+    from brainseg_jax.figshare_brain_tumor import archives, prepare
+    from brainseg_jax.input_pipeline import Dataset
+
+    source = archives.find_source(manual_dir)
+    if config == "figshare" and source.changed_files:
+        print(
+            f"warning: {', '.join(source.changed_files)} of {manual_dir} differ from the published files (MD5); they "
+            "are used as they are"
+        )
+    folder = prepare.build_dataset(
+        source, manual_dir=manual_dir, data_dir=data_dir, config=config, overwrite=OVERWRITE.value
+    )
+    print(f"The dataset is in {folder}.\n{prepare.describe_dataset(Dataset(str(data_dir), config=config).table)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

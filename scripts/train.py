@@ -1,0 +1,23 @@
+"""Trains a network: `python scripts/train.py --config=configs/unet.py --workdir=runs/unet`."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from brainseg_jax import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there is gone on with.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """Trains."""
+    from brainseg_jax import train  # after the flags, so that --help and mistakes answer at once
+
+    train.train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)
