@@ -1,0 +1,1 @@
+"""Brain tumour segmentation in MRI slices with JAX and Flax."""

@@ -37,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         app.run(guarded)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections raises these while flags are parsed, for a key that the config lacks or a value of a wrong type.
+        # ml_collections raises these while flags are parsed: a key that the config lacks, a value of a wrong type.
         if "ml_collections" not in _origin(error):
             raise
         _fail(" ".join(str(error).strip("\"'").split()))

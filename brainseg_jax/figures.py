@@ -223,7 +223,7 @@ def slice_gallery(
         if area.any() and not area.all():
             axes.contour(area, levels=[0.5], colors=[_rgb(MASK_COLOR)], linewidths=1.6)
         _text(figure, left + panel / 2, top + panel + _LINE / 2, caption, size=9, horizontalalignment="center")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: str) -> None:
@@ -291,7 +291,7 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: s
         columnspacing=1.4,
         handlelength=1.6,
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _draw_rows(
             if panel.note:
                 box = {"facecolor": "black", "alpha": 0.65, "edgecolor": "none", "boxstyle": "square,pad=0.25"}
                 axes.text(0.03, 0.04, panel.note, transform=axes.transAxes, fontsize=9, color="white", bbox=box)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _add_image(figure: Figure, pixels: np.ndarray, left: float, top: float, side: float) -> Axes:
@@ -426,7 +426,7 @@ def _rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:
     return color[0] / 255, color[1] / 255, color[2] / 255
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG file, without date and software, with as many dots per inch as the limits allow."""
     width, height = figure.get_size_inches()
     dpi = min(_MAX_DPI, math.sqrt(_MAX_PIXELS / (width * height)))
@@ -446,5 +446,5 @@ def _render(figure: Figure, dpi: float) -> bytes:
     # Every fourth of the 256 levels is as good to the eye and halves the file; greys stay grey.
     pixels = np.rint(np.rint(pixels / 255 * 63) / 63 * 255).astype(np.uint8)
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(content, format="PNG")
     return content.getvalue()

@@ -51,12 +51,12 @@ def count_overlap(predicted_masks: Array | np.ndarray, true_masks: Array | np.nd
 
 
 def dice(overlap: Overlap) -> Array:
-    """2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
+    """Twice shared over the sum: 2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
     total = overlap.predicted + overlap.true
     return jnp.where(total > 0, 2.0 * overlap.shared / jnp.maximum(total, 1.0), 1.0)
 
 
 def intersection_over_union(overlap: Overlap) -> Array:
-    """shared / union, (B,) float32 in [0, 1]; 1 where both masks are empty (Jaccard 1912)."""
+    """Shared / union, (B,) float32 in [0, 1]; 1 where both masks are empty (Jaccard 1912)."""
     union = overlap.predicted + overlap.true - overlap.shared
     return jnp.where(union > 0, overlap.shared / jnp.maximum(union, 1.0), 1.0)

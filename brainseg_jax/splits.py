@@ -1,8 +1,8 @@
 """Who is in train, validation and test.
 
 Three protocols:
-  slice     70 % / 20 % / 10 % of the slices at random, as the published results have it. Slices of one patient fall into
-            several parts: its test Dice flatters.
+  slice     70 % / 20 % / 10 % of the slices at random, as the published results have it. Slices of one patient fall
+            into several parts: its test Dice flatters.
   official  the dataset's own five folds, by patient id; test is one fold.
   family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, all
             follow the fold of the first of them. The honest one.
@@ -153,8 +153,10 @@ def _names_of(table: SliceTable, names: Sequence[str], slice_ids: np.ndarray) ->
 
 def _family_folds(table: SliceTable) -> np.ndarray:
     # The first id of a family is the one without a letter; it sorts before those with one.
-    first_id = {family: patient for patient, family in sorted(zip(table.patient_ids, table.families), reverse=True)}
-    fold_of_id = {patient: fold for patient, fold in zip(table.patient_ids, table.folds, strict=True)}
+    first_id = {
+        family: patient for patient, family in sorted(zip(table.patient_ids, table.families, strict=True), reverse=True)
+    }
+    fold_of_id = dict(zip(table.patient_ids, table.folds, strict=True))
     return np.array([fold_of_id[first_id[family]] for family in table.families], np.int64)
 
 

@@ -44,9 +44,7 @@ TrainStep = Callable[[TrainState, Slices, Array], tuple[TrainState, BatchMetrics
 EvaluationStep = Callable[[TrainState, Slices, Array, Array], BatchMetrics]
 
 
-def make_train_step(
-    key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction
-) -> TrainStep:
+def make_train_step(key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction) -> TrainStep:
     """Makes the jitted step; it takes over the memory of the state that it is given.
 
     Args:
@@ -101,7 +99,7 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
     @jax.jit
     def evaluation_step(state: TrainState, slices: Slices, rows: Array, weights: Array) -> BatchMetrics:
         images, masks = take_batch(slices, rows)
-        logits = model.apply(state.variables, images, train=False)
+        logits: Any = model.apply(state.variables, images, train=False)
         dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
         losses = loss_function(logits, masks)
         return BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())

@@ -6,5 +6,5 @@ from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Batch 8, learning rate 1e-4 (the published table prints "10e-4"; 1e-4 is what its text and Adam's range suggest)."""
+    """Batch 8, learning rate 1e-4 (the published table prints "10e-4", which we read as 1e-4)."""
     return default.get_config()

@@ -1,4 +1,4 @@
-"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=PATIENTS` for drawn slices."""
+"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=40` for drawn slices."""
 
 import tempfile
 from pathlib import Path

@@ -8,8 +8,8 @@ from ml_collections import config_flags
 from brainseg_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there is gone on with.")
-flags.mark_flags_as_required(["config", "workdir"])
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is gone on with.", required=True)
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ inside it, or as unzipped `.mat` files; beside them or inside, `cvind.mat`. Part
 
 import hashlib
 import io
+import itertools
 import re
 import zipfile
 import zlib
@@ -121,7 +122,7 @@ def find_source(manual_dir: Path) -> Source:
         )
     slices = tuple(sorted(found, key=lambda entry: entry.slice_id))
     folds = _find_folds(manual_dir, articles)
-    for before, entry in zip(slices, slices[1:], strict=False):
+    for before, entry in itertools.pairwise(slices):
         if before.slice_id == entry.slice_id:
             raise InputError(f"Slice {entry.slice_id} is there twice, as {before.name} and {entry.name}: remove one.")
     for entry in slices:

@@ -69,9 +69,7 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> Slice:
     if image.dtype != np.int16 or image.ndim != 2 or not image.size:
         raise _bad(name, "cjdata/image", f"has dtype {image.dtype} and shape {image.shape}, not int16 (W, H)")
     if mask.dtype != np.uint8 or mask.shape != image.shape:
-        raise _bad(
-            name, "cjdata/tumorMask", f"has dtype {mask.dtype} and shape {mask.shape}, not uint8 {image.shape}"
-        )
+        raise _bad(name, "cjdata/tumorMask", f"has dtype {mask.dtype} and shape {mask.shape}, not uint8 {image.shape}")
     if mask.max() != 1:
         raise _bad(name, "cjdata/tumorMask", "is empty" if not mask.any() else "has values other than 0 and 1")
     if image.min() == image.max():
@@ -156,7 +154,9 @@ def _open(data: bytes, name: str) -> h5py.File:
 def _field(file: h5py.File, field: str, name: str) -> np.ndarray:
     item = file.get(field)
     if not isinstance(item, h5py.Dataset):
-        raise InputError(f"{name} has no field {field}: it is not a file of this dataset, or it is damaged; fetch it again.")
+        raise InputError(
+            f"{name} has no field {field}: it is not a file of this dataset, or it is damaged; fetch it again."
+        )
     try:
         return np.asarray(item[()])
     except OSError as error:

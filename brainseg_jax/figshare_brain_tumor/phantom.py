@@ -188,8 +188,8 @@ def _examine(patient: _Patient, seed: int, size: int) -> list[tuple[NDArray[np.i
     """Draws a patient's slices; the visits of one person show one head."""
     person = np.random.default_rng((seed, patient.kind, patient.nth))
     head = random_head(person)
-    # Two persons of five have a tumour that is hard to see, so that a few patients hold some already.
-    tumour = random_tumour(person, patient.kind, faint=patient.nth % 5 == 1, small=patient.nth % 5 == 3)
+    # One person of three has a tumour that is hard to see, in turn, so that a few patients hold some already.
+    tumour = random_tumour(person, patient.kind, faint=patient.nth % 6 == 1, small=patient.nth % 6 == 3)
     breadth, length, height = np.multiply(tumour.radii, (1.0, 1.2, 0.85)[patient.visit])  # it grows, and is treated
     tumour = dataclasses.replace(tumour, radii=(breadth, length, height))
     rng = np.random.default_rng((seed, patient.kind, patient.nth, patient.visit + 1))

@@ -111,19 +111,19 @@ def random_tumour(rng: np.random.Generator, kind: int, *, faint: bool = False, s
       small: some 2 cm wide.
     """
     low, high = {MENINGIOMA: (15, 31), GLIOMA: (16, 36), PITUITARY: (10, 18)}[kind]
-    radius = rng.uniform(8.5, 10.5) if small else low * (high / low) ** rng.random()
+    radius = rng.uniform(8.5, 11) if small else low * (high / low) ** rng.random()
     centre, halved = _random_site(rng, kind, radius)
     radii = radius * rng.uniform(0.85, 1.15, 3)
     brightness, core, oedema = rng.uniform(1.4, 1.8), 0.0, rng.uniform(0, 0.5)
     if kind == PITUITARY:
         brightness, oedema = rng.uniform(1.3, 1.7), 0.0
     if faint:
-        brightness = rng.uniform(1.12, 1.22)
+        brightness = rng.uniform(1.2, 1.3)
     if kind == GLIOMA:
-        if faint and rng.random() < 0.6:  # barely enhancing: darker than the brain, no swelling to be told from it
-            brightness, oedema = rng.uniform(0.58, 0.68), 0.0
+        if faint and rng.random() < 0.6:  # barely enhancing: dark, with a hint of a rim and no swelling
+            brightness, core, oedema = rng.uniform(1.2, 1.35), 0.78, 0.0
         elif not small and rng.random() < 0.75:
-            core = rng.uniform(0.5, 0.8)
+            core = rng.uniform(0.45, 0.75)
         elif not faint:
             brightness = rng.uniform(1.3, 1.6)
     return Tumour(
@@ -131,7 +131,7 @@ def random_tumour(rng: np.random.Generator, kind: int, *, faint: bool = False, s
         centre=(float(centre[0]), float(centre[1]), float(centre[2])),
         radii=(float(radii[0]), float(radii[1]), float(radii[2])),
         texture=Waves.random(rng, 1.1 * radius, 8),
-        roughness=(0.11 if kind == GLIOMA else 0.035) * radius,
+        roughness=(0.09 if kind == GLIOMA else 0.035) * radius,
         brightness=brightness,
         core=core,
         oedema=oedema,
@@ -334,7 +334,9 @@ def _paint_vessels(canvas: Canvas) -> None:
     canvas.paint(rod(mirrored, (0, -98, -14, 3), (38, -88, -19, 3), (56, -56, -23, 3), (50, -38, -34, 3)), VESSEL)
     canvas.paint(rod(points, (0, -38, 6, 1.6), (0, -50, 4, 1.6), (0, -94, -13, 2)), VESSEL)
     canvas.paint(np.maximum(ellipsoid(mirrored, (25, -40, 10), (3, 8, 3)), -40 - height) + 0.8 * canvas.streaks, VESSEL)
-    canvas.paint(rod(mirrored, (2, 20, -14, 1.1), (7, 2, -18, 1.6), (30, 2, -14, 1.4), (42, -4, -2, 1)), VESSEL)
+    canvas.paint(
+        rod(mirrored, (2, 20, -14, 1.1), (7, 2, -18, 1.6), (30, 2, -14, 1.2), (42, -4, -2, 1)), VESSEL, opacity=0.8
+    )
     canvas.paint(rod(points, (0, -11, -24, 1.8), (2, -9, -48, 1.8)), VESSEL)
     canvas.paint(ellipsoid(mirrored, (13, 2, -33), (4.5, 11, 5)), MUCOSA)
     canvas.paint(rod(mirrored, (13, 10, -34, 2.2), (14, -8, -36, 2.2), (20, -12, -60, 2.2)), BONE)
@@ -351,7 +353,7 @@ def _paint_tumour(canvas: Canvas, tumour: Tumour) -> None:
     canvas.paint(halo, 0.72, blur=9, opacity=tumour.oedema)
     if tumour.kind == GLIOMA:
         mottled: Field = tumour.brightness * (1 + 0.1 * texture + 0.12 * canvas.streaks)
-        canvas.paint(distance, mottled, blur=3)
+        canvas.paint(distance, mottled, blur=2)
     else:
         canvas.paint(distance - 1.2, FLUID, opacity=0.6)  # cleft between it and the brain
         canvas.paint(distance, tumour.brightness * (1 + 0.04 * texture), blur=1.5)
@@ -359,7 +361,8 @@ def _paint_tumour(canvas: Canvas, tumour: Tumour) -> None:
         canvas.paint(np.maximum(np.abs(inner + 0.8) - 1.1, distance - 7), tumour.brightness, opacity=0.8)
     if tumour.core:
         size = min(tumour.radii)
-        canvas.paint(distance + size * (1 - tumour.core) + 0.12 * size * texture, 0.45 + 0.05 * texture, blur=2.5)
+        core = np.maximum(distance + size * (1 - tumour.core) + 0.1 * size * texture, distance + 3)
+        canvas.paint(core, 0.45 + 0.05 * texture, blur=2.5)
 
 
 def draw_section(head: Head, tumour: Tumour, plane: Field) -> tuple[Field, Field]:

@@ -17,8 +17,8 @@ from jax import Array
 he_normal = nn.initializers.he_normal()
 
 
-# Which of the three taps of a stride-2 transposed convolution joins which of two neighbouring inputs to which of the two
-# outputs between them, along one axis: (input before or at, even or odd output, tap).
+# Which of the three taps of a stride-2 transposed convolution joins which of two neighbouring inputs to which of the
+# two outputs between them, along one axis: (input before or at, even or odd output, tap).
 _UP_TAPS = np.array([[[1, 0, 0], [0, 0, 0]], [[0, 0, 1], [0, 1, 0]]], np.float32)
 
 

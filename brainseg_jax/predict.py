@@ -1,0 +1,144 @@
+"""Masks from a trained network: for arrays, and for files."""
+
+import glob
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from PIL import Image, UnidentifiedImageError
+
+from brainseg_jax import figures, workdir
+from brainseg_jax.checkpoint import Checkpoints
+from brainseg_jax.errors import InputError
+from brainseg_jax.figshare_brain_tumor import mat_file
+from brainseg_jax.input_pipeline import from_network_size, scale_image, to_network_size
+from brainseg_jax.models import create_model
+from brainseg_jax.train_state import Variables, create_optimization, create_train_state
+
+BATCH_SIZE = 8
+SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
+
+
+class Predictor:
+    """The best checkpoint of a run as a function from pictures to probabilities.
+
+    Attributes:
+      epoch: the epoch of the checkpoint.
+      threshold: the run's: a pixel is tumour where its probability exceeds it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Restores the network.
+
+        Args:
+          directory: the workdir of a run.
+
+        Raises:
+          InputError: there is no run or no checkpoint.
+        """
+        config = workdir.read_config(directory)
+        model = create_model(**config.model)
+        optimization = create_optimization(**config.optimizer)
+        shapes = jax.eval_shape(
+            lambda: create_train_state(jax.random.key(0), model, optimization, image_size=config.data.image_size)
+        )
+        if not (directory / "checkpoints").is_dir():
+            raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
+        with Checkpoints(directory / "checkpoints") as checkpoints:
+            best = checkpoints.best_epoch()
+            self._variables: Variables = checkpoints.restore(best, shapes).variables
+        self.epoch = best
+        self.threshold = float(config.evaluation.threshold)
+        self._size = config.data.image_size
+
+        def probabilities(variables: Variables, images: Array) -> Array:
+            logits: Any = model.apply(variables, images, train=False)
+            return jax.nn.sigmoid(logits)
+
+        self._probabilities = jax.jit(probabilities)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predicts.
+
+        Args:
+          images: pictures, each (H, W) of any size, real dtype and range, upright.
+
+        Returns:
+          For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the picture's own size.
+        """
+        inputs = np.stack([to_network_size(scale_image(image), size=self._size) for image in images])
+        # The batch is filled up to a power of two, so that few shapes are compiled.
+        filled = 1 << (len(images) - 1).bit_length()
+        inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
+        outputs = np.asarray(self._probabilities(self._variables, jnp.asarray(inputs)[..., None]))[..., 0]
+        return [from_network_size(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Reads a picture: (H, W), upright, in the file's own range; colours become grey.
+
+    Raises:
+      InputError: the file is not a `.mat`, PNG or JPEG file, or it is damaged.
+    """
+    if path.suffix.lower() == ".mat":
+        return mat_file.read_image(path.read_bytes(), name=str(path))
+    try:
+        with Image.open(path) as picture:
+            # Pictures of 16 or 32 bits keep their levels; "L" would cut them to 8.
+            grey = (
+                picture if picture.mode in ("I", "F", "L") or picture.mode.startswith("I;16") else picture.convert("L")
+            )
+            return np.asarray(grey)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(
+            f"{path} is not a readable PNG or JPEG picture: remove it from --input, or save it again."
+        ) from error
+
+
+def predict_files(predictor: Predictor, paths: Sequence[Path], output: Path) -> Iterator[Path]:
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each picture, batch by batch.
+
+    Args:
+      predictor: the network.
+      paths: `.mat`, PNG and JPEG files.
+      output: folder for the pictures; made if missing.
+
+    Yields:
+      The path of each mask when both files are written.
+
+    Raises:
+      InputError: see `read_picture`.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    remaining = iter(paths)
+    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
+        images = [read_picture(path) for path in batch]
+        for path, image, probabilities in zip(batch, images, predictor(images), strict=True):
+            mask = probabilities > predictor.threshold
+            Image.fromarray(figures.overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}_mask.png")
+            yield output / f"{path.stem}_mask.png"
+
+
+def find_pictures(pattern: str) -> list[Path]:
+    """The files that a glob pattern names, sorted.
+
+    Raises:
+      InputError: there are none, one has an unknown suffix, or two would give masks of one name.
+    """
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+    if not paths:
+        raise InputError(f"--input={pattern} names no file: give a path or a quoted pattern such as 'slices/*.png'.")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path} has the suffix {path.suffix!r}: --input takes {', '.join(SUFFIXES)} files.")
+        if path.stem in seen:
+            raise InputError(f"{seen[path.stem]} and {path} would both give {path.stem}_mask.png: rename one of them.")
+        seen[path.stem] = path
+    return paths

@@ -1,0 +1,18 @@
+"""U-Net on the drawn slices: what scripts/quickstart.sh trains in a minute or two on two CPU cores."""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Small pictures, few epochs, a larger learning rate; families apart."""
+    config = default.get_config()
+    config.data.dataset = "phantom"
+    config.data.data_dir = "runs/phantom_data"
+    config.data.image_size = 64
+    config.split.protocol = "family"
+    config.train.epochs = 20
+    config.train.loss = "bce_dice"
+    config.optimizer.learning_rate = 2e-3
+    return config

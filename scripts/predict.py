@@ -1,0 +1,25 @@
+"""Masks for your own slices: `python scripts/predict.py --workdir=runs/unet --input='slices/*.png' --output=masks`."""
+
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+INPUT = flags.DEFINE_string("input", None, "A path or a quoted pattern: .mat, PNG or JPEG files.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks and overlays.", required=True)
+
+
+def main() -> None:
+    """Predicts and counts the masks."""
+    from brainseg_jax import predict
+
+    paths = predict.find_pictures(INPUT.value)
+    predictor = predict.Predictor(Path(WORKDIR.value))
+    written = sum(1 for _ in predict.predict_files(predictor, paths, Path(OUTPUT.value)))
+    print(f"{written} masks and overlays in {OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

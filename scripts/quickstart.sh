@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The whole job on drawn slices: sets up, builds the dataset, trains, evaluates and draws. No GPU, no download of data.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
+
+run=runs/quickstart
+.venv/bin/python scripts/prepare_data.py --phantom=40 --data_dir=runs/phantom_data
+.venv/bin/python scripts/train.py --config=configs/quickstart.py --workdir="$run"
+.venv/bin/python scripts/evaluate.py --workdir="$run" --split=test
+echo
+echo "Done. Scores: $run/evaluation_test.json. Pictures and learning curves: $run/figures/."

@@ -1,0 +1,37 @@
+"""Packaging of brainseg_jax."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="brainseg_jax",
+    version="0.1.0",
+    description="Brain tumour segmentation in MRI slices: U-Net and LinkNet in JAX and Flax.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["brainseg_jax", "brainseg_jax.*"]),
+    package_data={"brainseg_jax.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"]},
+    install_requires=[
+        "jax>=0.10",  # arrays, gradients, compilation
+        "flax>=0.12",  # the networks (linen)
+        "optax>=0.2.8",  # Adam, losses, the plateau schedule
+        "orbax-checkpoint>=0.12",  # checkpoints: atomic, asynchronous
+        "tensorflow-datasets>=4.9.10",  # the dataset builder; runs without TensorFlow
+        "array_record>=0.8.6",  # the form in which TFDS reads without TensorFlow
+        "importlib_resources>=6",  # TFDS imports it and does not declare it
+        "ml_collections>=1.1",  # configuration files
+        "absl-py>=2.1",  # flags
+        "h5py>=3.11",  # MATLAB v7.3 files
+        "numpy>=2.0",
+        "scipy>=1.13",  # the phantom's smooth fields
+        "matplotlib>=3.9",  # figures
+        "pillow>=10",  # PNG and JPEG
+        "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
+        "tqdm>=4.66",  # progress bars
+        "pooch[progress]>=1.8",  # the download from figshare, with checksums
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
+        "tf": ["tensorflow-cpu>=2.20"],  # `tfds build`, `tfds.load` and TFDS's own test case
+        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
+    },
+)

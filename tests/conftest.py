@@ -1,0 +1,87 @@
+"""What several test files share: a small prepared dataset of drawn slices, and a run that was trained on it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from brainseg_jax import train
+from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
+from configs import default
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PATIENTS = 20
+
+
+@pytest.fixture(scope="session")
+def phantom_archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom_archives")
+    phantom.write_archives(folder, patients=PATIENTS, seed=0, size=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, phantom_archives):
+    folder = tmp_path_factory.mktemp("tfds")
+    source = archives.find_source(phantom_archives)
+    prepare.build_dataset(source, manual_dir=phantom_archives, data_dir=folder, config="phantom", overwrite=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_config(data_dir):
+    """A function that makes the configuration of a run that takes seconds, with the changes given."""
+
+    def make(**changes: object) -> ml_collections.ConfigDict:
+        config = default.get_config()
+        config.data.dataset = "phantom"
+        config.data.data_dir = str(data_dir)
+        config.data.image_size = 32
+        config.split.protocol = "family"
+        config.model.start_filters = 4
+        config.train.epochs = 2
+        config.train.loss = "bce_dice"
+        config.optimizer.learning_rate = 3e-3
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, make_config):
+    """The workdir of a short run of a U-Net with dropout."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train.train_and_evaluate(make_config(**{"model.dropout_rate": 0.1}), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def figshare_slices():
+    """The folder of real slices that FIGSHARE_SLICES names."""
+    folder = os.environ.get("FIGSHARE_SLICES")
+    if not folder:
+        pytest.skip("FIGSHARE_SLICES does not name a folder of real slices")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_archives(tmp_path_factory, figshare_slices):
+    """All real slices at hand in the layout in which figshare publishes them."""
+    folder = tmp_path_factory.mktemp("real_archives")
+    subprocess.run([sys.executable, figshare_slices / "make_archives.py", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def run_script():
+    """A function that runs a script of the repository from another folder and gives the finished process."""
+
+    def run(name: str, *arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(REPOSITORY / "scripts" / f"{name}.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+    return run
