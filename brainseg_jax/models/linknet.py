@@ -112,7 +112,7 @@ class DecoderBlock(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) to (B, 2H, 2W, features)."""
-        narrow = inputs.shape[-1] // 4
+        narrow = max(inputs.shape[-1] // 4, 1)
         hidden = ConvNorm(narrow, 1, dtype=self.dtype, name="conv_1")(inputs, train=train)
         hidden = UpConvNorm(narrow, self.dtype, name="up_conv")(hidden, train=train)
         return ConvNorm(self.features, 1, dtype=self.dtype, name="conv_2")(hidden, train=train)
