@@ -16,6 +16,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
 from brainseg_jax.input_pipeline import Dataset, Record, scale_image
 from brainseg_jax.predict import Predictor
+from brainseg_jax.slice_table import family_of
 
 EXAMPLES_SHOWN = 4  # slices in each figure of predictions
 BATCH_SIZE = 16
@@ -109,7 +110,7 @@ def score_slice(record: Record, predicted_mask: np.ndarray, *, patient_id: str, 
     return SliceScore(
         slice_id=record.slice_id,
         patient_id=patient_id,
-        family=splits.family_of(patient_id),
+        family=family_of(patient_id),
         label=label,
         tumour_pixels=int(overlap.true[0]),
         predicted_pixels=int(overlap.predicted[0]),

@@ -7,7 +7,7 @@ network's square. Sides that are not equal are padded with black to a square fir
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import Array
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import Builder
-from brainseg_jax.splits import SliceTable
+from brainseg_jax.slice_table import SliceTable
 
 PICTURE_LEVELS = 65535  # pictures wait in device memory as uint16: half of float32, and an int16 range loses nothing
 
@@ -124,13 +124,13 @@ def to_network_size(image: np.ndarray, *, size: int) -> np.ndarray:
     side = max(image.shape)
     margins = [((side - length) // 2, side - length - (side - length) // 2) for length in image.shape]
     square = np.pad(image.astype(np.float32), margins)
-    return square if side == size else np.asarray(_resize(square, size))
+    return square if side == size else _resize(square, size)
 
 
 def from_network_size(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
     """Undoes `to_network_size`: (S, S) float32 at the network's resolution to (H, W) = `shape`."""
     side = max(shape)
-    square = values if values.shape[0] == side else np.asarray(_resize(values, side))
+    square = values if values.shape[0] == side else _resize(values, side)
     top, left = ((side - length) // 2 for length in shape)
     return square[top : top + shape[0], left : left + shape[1]]
 
@@ -197,7 +197,11 @@ def padded_batches(slices: int, batch_size: int) -> Iterator[tuple[np.ndarray, n
         yield np.minimum(rows, slices - 1), (rows < slices).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=1, backend="cpu")
-def _resize(square: Any, size: int) -> Array:
+def _resize(square: np.ndarray, size: int) -> np.ndarray:
     # On the CPU whatever the device: pictures come one by one, each with a side of its own.
+    return np.asarray(_resize_on_device(jax.device_put(square, jax.local_devices(backend="cpu")[0]), size))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _resize_on_device(square: Array, size: int) -> Array:
     return jax.image.resize(square, (size, size), "linear", antialias=True)

@@ -51,7 +51,7 @@ def count_overlap(predicted_masks: Array | np.ndarray, true_masks: Array | np.nd
 
 
 def dice(overlap: Overlap) -> Array:
-    """Twice shared over the sum: 2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
+    """2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
     total = overlap.predicted + overlap.true
     return jnp.where(total > 0, 2.0 * overlap.shared / jnp.maximum(total, 1.0), 1.0)
 

@@ -11,46 +11,16 @@ keeps its part when others are added.
 """
 
 import hashlib
-import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.slice_table import SliceTable
 
 PARTS = ("train", "validation", "test")
 PROTOCOLS = ("slice", "official", "family")
-_VISIT = re.compile(r"^(MR\d+)[A-Z]$")
-
-
-@dataclass(frozen=True)
-class SliceTable:
-    """What is known of each slice but its pixels; N slices by ascending id.
-
-    Attributes:
-      slice_ids: (N,) int64.
-      patient_ids: N ids.
-      labels: (N,) int64, 1 meningioma, 2 glioma, 3 pituitary tumour.
-      folds: (N,) int64, official fold 1..5.
-    """
-
-    slice_ids: np.ndarray
-    patient_ids: tuple[str, ...]
-    labels: np.ndarray
-    folds: np.ndarray
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """The family of each slice."""
-        return tuple(family_of(patient_id) for patient_id in self.patient_ids)
-
-
-def family_of(patient_id: str) -> str:
-    """The family of a patient id: "MR040240B" is of family "MR040240"; an id without a trailing letter is its own."""
-    match = _VISIT.match(patient_id)
-    return match[1] if match else patient_id
 
 
 def make_splits(

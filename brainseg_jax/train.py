@@ -204,7 +204,9 @@ def _train_epoch(
         seed=config.seed, epoch=epoch, slices=len(slices.images), batch_size=config.train.batch_size
     )
     done: list[BatchMetrics] = []
-    bar = tqdm(batches, desc=f"epoch {epoch}/{config.train.epochs}", unit="batch", leave=False, mininterval=1)
+    bar = tqdm(
+        batches, desc=f"epoch {epoch}/{config.train.epochs}", unit="batch", leave=False, mininterval=1, disable=None
+    )
     shown = time.perf_counter()
     for rows in bar:
         state, sums = train_step(state, slices, jnp.asarray(rows))

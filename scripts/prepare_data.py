@@ -43,6 +43,7 @@ def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
     """Builds from a folder and prints what came out."""
     from brainseg_jax.figshare_brain_tumor import archives, prepare
     from brainseg_jax.input_pipeline import Dataset
+    from brainseg_jax.slice_table import compare_with_published, describe_table
 
     source = archives.find_source(manual_dir)
     if config == "figshare" and source.changed_files:
@@ -53,7 +54,10 @@ def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
     folder = prepare.build_dataset(
         source, manual_dir=manual_dir, data_dir=data_dir, config=config, overwrite=OVERWRITE.value
     )
-    print(f"The dataset is in {folder}.\n{prepare.describe_dataset(Dataset(str(data_dir), config=config).table)}")
+    table = Dataset(str(data_dir), config=config).table
+    print(f"The dataset is in {folder}.\n{describe_table(table)}")
+    if config == "figshare":
+        print(compare_with_published(table))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,8 @@ def test_a_skip_connection_within_the_encoder_is_refused(tmp_path: Path) -> None
 
 
 class ShallowUNet(UNet):
+    """A U-Net of two levels."""
+
     levels = 2
 
 

@@ -186,6 +186,7 @@ class Canvas:
     """
 
     def __init__(self, head: Head, tumour: Tumour, plane: Field) -> None:
+        """Evaluates them all at the points of `plane`, float32 (3, H, W) in millimetres."""
         points = plane / column(head.scale)
         points += column((1.2, 2, 2)) * np.stack([wave(points) for wave in head.warp])
         offset = (points - column(tumour.centre)) / column(tumour.radii)

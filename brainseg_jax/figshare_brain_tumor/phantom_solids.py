@@ -75,6 +75,7 @@ class Waves:
 
     @classmethod
     def random(cls, rng: np.random.Generator, wavelength: float, count: int) -> "Waves":
+        """Draws `count` waves with lengths about `wavelength`, in millimetres."""
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths = 2 * np.pi / (wavelength * rng.uniform(0.8, 1.25, (count, 1)))

@@ -2,20 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import archives
-from brainseg_jax.figshare_brain_tumor.figshare_brain_tumor_dataset_builder import FOLDS, Builder
-from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
-from brainseg_jax.splits import SliceTable, family_of
+from brainseg_jax.figshare_brain_tumor.figshare_brain_tumor_dataset_builder import Builder
 
 SOURCE_FILE = "source.json"
-PUBLISHED_SLICES = {"meningioma": 708, "glioma": 1426, "pituitary": 930}
-PUBLISHED_IDS = 233
 
 
 def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, config: str, overwrite: bool) -> Path:
@@ -50,6 +46,8 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
             )
         shutil.rmtree(folder)
         builder = Builder(config=config, data_dir=data_dir)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # a log file has no use for bars
     builder.download_and_prepare(
         file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
     )
@@ -57,33 +55,3 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
         json.dumps({"fingerprint": source.fingerprint, "slices": len(source.slices), "from": str(manual_dir)}, indent=2)
     )
     return folder
-
-
-def describe_dataset(table: SliceTable) -> str:
-    """Slices, classes, ids and families by fold, and in the last line how they differ from what figshare publishes."""
-
-    def row(name: str, rows: Sequence[int]) -> str:
-        labels = [int(table.labels[index]) for index in rows]
-        ids = {table.patient_ids[index] for index in rows}
-        counts = [len(rows), *(labels.count(label) for label in (1, 2, 3)), len(ids), len(set(map(family_of, ids)))]
-        return f"{name:>6}" + "".join(f"{count:>12d}" for count in counts)
-
-    header = f"{'fold':>6}" + "".join(f"{name:>12}" for name in ("slices", *LABELS, "ids", "families"))
-    lines = [header]
-    for fold in FOLDS:
-        lines.append(row(str(fold), [index for index, of_slice in enumerate(table.folds) if of_slice == fold]))
-    lines.append(row("all", range(len(table.labels))))
-    return "\n".join([*lines, _compare_with_published(table)])
-
-
-def _compare_with_published(table: SliceTable) -> str:
-    counts = {name: int((table.labels == label).sum()) for label, name in enumerate(LABELS, start=1)}
-    total, published = sum(counts.values()), sum(PUBLISHED_SLICES.values())
-    ids = len(set(table.patient_ids))
-    if counts == PUBLISHED_SLICES and ids == PUBLISHED_IDS:
-        return f"This is the whole dataset as published: {published} slices of {PUBLISHED_IDS} ids."
-    differences = ", ".join(f"{name} {counts[name] - PUBLISHED_SLICES[name]:+d}" for name in LABELS)
-    return (
-        f"This is a part of the dataset: {total} of {published} slices ({differences}) and {ids} of "
-        f"{PUBLISHED_IDS} ids."
-    )
