@@ -41,7 +41,7 @@ def as_published(folder, into, *, keep=lambda slice_, fold: True, **changes):
 def test_the_name_is_registered_with_both_configs():
     assert tfds.builder_cls("figshare_brain_tumor") is Builder
     assert list(Builder.builder_configs) == ["figshare", "phantom"]
-    assert Builder.get_default_builder_config().name == "figshare"
+    assert Builder(data_dir="nowhere").builder_config.name == "figshare"
 
 
 def test_the_dataset_holds_every_slice_bit_for_bit_in_its_fold(phantom_archives, data_dir):
@@ -67,10 +67,12 @@ def test_the_dataset_holds_every_slice_bit_for_bit_in_its_fold(phantom_archives,
 def test_pixels_of_whole_pictures_are_half_a_millimetre(tmp_path, small_archives):
     large = np.kron(np.arange(64, dtype=np.int16).reshape(8, 8), np.ones((64, 64), np.int16))
     folder = as_published(
-        small_archives, tmp_path / "in", keep=lambda slice_, _: slice_.slice_id < 40, image=large, mask=large % 2 == 1
+        small_archives,
+        tmp_path / "in",
+        keep=lambda slice_, _: slice_.slice_id < 40,
+        image=large,
+        mask=(large % 2).astype(np.uint8),
     )
-    for path in folder.glob("[0-9]*.mat"):  # bool is written as MATLAB's logical, which is uint8
-        assert mat_file.read_slice(path.read_bytes(), slice_id=1, name=path.name).mask.dtype == np.uint8
     build(folder, tmp_path / "out", config="figshare")
     (name,) = Builder(config="figshare", data_dir=tmp_path / "out").info.splits
     row = Builder(config="figshare", data_dir=tmp_path / "out").as_data_source(name)[0]
@@ -108,7 +110,7 @@ def test_the_same_source_is_kept_and_another_refused_until_overwrite(tmp_path, s
     assert build(small_archives, tmp_path / "out") == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
 
-    with pytest.raises(InputError, match="built from another source.*--overwrite"):
+    with pytest.raises(InputError, match=r"built from another source.*--overwrite"):
         build(part, tmp_path / "out")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
     build(part, tmp_path / "out", overwrite=True)

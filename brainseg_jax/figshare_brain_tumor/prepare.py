@@ -35,6 +35,10 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     record = folder / SOURCE_FILE
     for unfinished in folder.parent.glob("*incomplete*"):
         shutil.rmtree(unfinished)  # a killed build leaves its folder, and TFDS never removes it
+    aside = folder.with_name(f"replaced_{folder.name}")
+    if aside.exists():
+        _put_back(aside, folder)
+        builder = Builder(config=config, data_dir=data_dir)
     if folder.exists():
         known = json.loads(record.read_text())["fingerprint"] if record.exists() else None
         if known == source.fingerprint and builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
@@ -44,14 +48,26 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
                 f"data_dir {data_dir} already holds {builder.info.full_name} built from another source or in another "
                 "format: add --overwrite to replace it, or name another --data_dir."
             )
-        shutil.rmtree(folder)
+        folder.rename(aside)
         builder = Builder(config=config, data_dir=data_dir)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # a log file has no use for bars
-    builder.download_and_prepare(
-        file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
-    )
+    try:
+        builder.download_and_prepare(
+            file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
+        )
+    finally:
+        if aside.exists():
+            _put_back(aside, folder)
     record.write_text(
         json.dumps({"fingerprint": source.fingerprint, "slices": len(source.slices), "from": str(manual_dir)}, indent=2)
     )
     return folder
+
+
+def _put_back(aside: Path, folder: Path) -> None:
+    """Ends a replacement: the new build counts if it is whole, otherwise the one before."""
+    if folder.exists():
+        shutil.rmtree(aside)
+    else:
+        aside.rename(folder)

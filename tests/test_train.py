@@ -1,0 +1,310 @@
+"""Training: bit for bit the same when resumed, independent of batch sizes, and loud when something is wrong."""
+
+import importlib
+import inspect
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import brainseg_jax
+from brainseg_jax import checkpoint, splits, train, train_state, workdir
+from brainseg_jax.errors import InputError
+from brainseg_jax.input_pipeline import Dataset, Slices, load_slices
+from brainseg_jax.losses import create_loss
+from brainseg_jax.models import create_model
+from configs import default
+
+LINKNET = {"model.name": "linknet", "model.start_filters": 8, "data.image_size": 64}
+ADAM = {
+    "learning_rate": 1e-3,
+    "l2_penalty": 0.0,
+    "plateau_factor": 0.1,
+    "plateau_patience": 5,
+    "minimum_learning_rate": 1e-5,
+}
+
+
+def start_of(config):
+    """(model, optimization, state before the first step)."""
+    model = create_model(**config.model)
+    optimization = train_state.create_optimization(**config.optimizer)
+    state = train_state.create_train_state(
+        jax.random.key(config.seed), model, optimization, image_size=config.data.image_size
+    )
+    return model, optimization, state
+
+
+def latest_state(directory, config):
+    with checkpoint.Checkpoints(directory / "checkpoints") as checkpoints:
+        return checkpoints.restore(checkpoints.latest_epoch(), start_of(config)[2])
+
+
+def rows_of(directory):
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+def some_slices(count, size):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 65536, (count, size, size)).astype(np.uint16)
+    return Slices(jnp.asarray(images), jnp.asarray(images > 50000))
+
+
+@pytest.mark.parametrize("changes", [{"model.dropout_rate": 0.1}, LINKNET], ids=["unet", "linknet"])
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, make_config, changes):
+    straight, resumed = make_config(**changes, **{"train.epochs": 3}), make_config(**changes)
+    train.train_and_evaluate(straight, tmp_path / "straight")
+    train.train_and_evaluate(make_config(**changes, **{"train.epochs": 1}), tmp_path / "resumed")
+    train.train_and_evaluate(resumed, tmp_path / "resumed")
+    train.train_and_evaluate(straight, tmp_path / "resumed")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        latest_state(tmp_path / "straight", straight),
+        latest_state(tmp_path / "resumed", straight),
+    )
+    assert rows_of(tmp_path / "straight") == rows_of(tmp_path / "resumed")
+
+
+def test_a_workdir_holds_what_the_readme_says(trained):
+    for name in ("config.json", "environment.json", "splits.json", "metrics.jsonl", "figures/learning_curves.png"):
+        assert (trained / name).stat().st_size > 0
+    assert list((trained / "checkpoints").iterdir())
+    assert list((trained / "tensorboard").iterdir())
+    (first, last) = (json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines())
+    assert list(first) == [
+        "epoch",
+        "step",
+        "train_loss",
+        "train_dice",
+        "validation_loss",
+        "validation_dice",
+        "learning_rate",
+        "seconds",
+        "slices_per_second",
+    ]
+    assert last["epoch"] == 2
+    assert last["step"] == 2 * first["step"]
+    assert last["train_loss"] < first["train_loss"]
+
+
+def test_the_saved_splits_are_those_of_the_protocol(trained, make_config, data_dir):
+    config = make_config()
+    table = Dataset(str(data_dir), config="phantom").table
+    parts = splits.make_splits(table, **config.split)
+    assert workdir.read_splits(trained) == {part: slice_ids.tolist() for part, slice_ids in parts.items()}
+    saved = json.loads((trained / "splits.json").read_text())["overlaps"]
+    assert not any(saved["families"].values())
+
+
+@pytest.mark.parametrize("changes", [{}, LINKNET], ids=["unet", "linknet"])
+def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
+    config = make_config(**changes)
+    model, _, state = start_of(config)
+    slices = some_slices(7, config.data.image_size)
+    step = train.make_evaluation_step(model, create_loss("bce"))
+    one, three, all_at_once = (train.evaluate_slices(step, state, slices, batch_size=size) for size in (1, 3, 7))
+    assert one["slices"] == three["slices"] == all_at_once["slices"] == 7
+    for other in (three, all_at_once):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["dice"] == pytest.approx(one["dice"], rel=1e-5)
+
+
+def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
+    config = make_config(**{"train.loss": "bce"})
+    model, optimization, state = start_of(config)
+    slices, rows = some_slices(6, 32), jnp.array([4, 1, 0])
+
+    def mean_loss(params):
+        logits = model.apply({"params": params}, slices.images[rows].astype(jnp.float32)[..., None] / 65535)
+        masks = slices.masks[rows][..., None]
+        return optax.sigmoid_binary_cross_entropy(logits, masks).mean()
+
+    loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+    # Adam's first step from zero moments: the bias corrections leave g / (|g| + eps).
+    expected = jax.tree.map(
+        lambda p, g: np.asarray(p) - config.optimizer.learning_rate * np.asarray(g) / (np.abs(g) + 1e-8),
+        state.params,
+        gradients,
+    )
+    step = train.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"))
+    after, sums = step(state, slices, rows)
+    assert float(sums.loss) / float(sums.slices) == pytest.approx(float(loss), rel=1e-5)
+    assert int(after.step) == 1
+
+    def compare(ours, theirs, gradient):
+        sure = np.abs(gradient) > 1e-6  # below, rounding decides about the sign
+        np.testing.assert_allclose(np.asarray(ours)[sure], theirs[sure], rtol=1e-4, atol=1e-6)
+
+    jax.tree.map(compare, after.params, expected, gradients)
+
+
+def test_one_trace_per_step_function(make_config, data_dir):
+    config = make_config()
+    model, optimization, state = start_of(config)
+    dataset = Dataset(str(data_dir), config="phantom")
+    slices = load_slices(dataset, dataset.table.slice_ids[:20], image_size=32)
+    train_step = train.make_train_step(jax.random.key(0), model, optimization, create_loss("bce"))
+    evaluation_step = train.make_evaluation_step(model, create_loss("bce"))
+    for first in (0, 4, 8):
+        state, _ = train_step(state, slices, jnp.arange(first, first + 4))
+        train.evaluate_slices(evaluation_step, state, slices, batch_size=8)
+        state = train_state.observe_validation_loss(state, optimization, 1.0)
+    assert train_step._cache_size() == 1
+    assert evaluation_step._cache_size() == 1
+
+
+def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_below_its_floor(make_config):
+    config = make_config()
+    optimization = train_state.create_optimization(**{**ADAM, "learning_rate": 1e-3, "minimum_learning_rate": 1e-5})
+    state = start_of(config)[2]
+    state = state._replace(plateau=optimization.schedule.init({}))
+    rates = []
+    for loss in [1.0, 0.9] + 16 * [0.95]:
+        state = train_state.observe_validation_loss(state, optimization, loss)
+        rates.append(1e-3 * float(state.plateau.scale))
+    # Epoch 2 is the best; 3 to 7 are five without improvement.
+    expected = 6 * [1e-3] + 5 * [1e-4] + 7 * [1e-5]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_a_lower_learning_rate_makes_smaller_steps(make_config):
+    config = make_config()
+    model, optimization, state = start_of(config)
+    start = jax.device_get(state.params)
+    slices, rows = some_slices(4, 32), jnp.arange(4)
+    step = train.make_train_step(jax.random.key(0), model, optimization, create_loss("bce"))
+    full, _ = step(jax.tree.map(jnp.copy, state), slices, rows)
+    small, _ = step(state._replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), slices, rows)
+
+    def compare(before, with_full, with_small):
+        np.testing.assert_allclose(with_small - before, 0.1 * (with_full - before), rtol=0.01, atol=1e-6)
+
+    jax.tree.map(compare, start, jax.device_get(full.params), jax.device_get(small.params))
+
+
+def test_the_l2_penalty_pulls_kernels_to_zero_and_leaves_biases_and_norms_alone(make_config):
+    config = make_config(**LINKNET)
+    state = start_of(config)[2]
+    optimization = train_state.create_optimization(**{**ADAM, "l2_penalty": 1e-4})
+    nothing = jax.tree.map(jnp.zeros_like, state.params)
+    updates, _ = optimization.optimizer.update(nothing, optimization.optimizer.init(state.params), state.params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        parameter = state.params
+        for key in path:
+            parameter = parameter[key.key]
+        if path[-1].key == "kernel":
+            moved = np.asarray(parameter)[np.abs(parameter) > 1e-3]
+            np.testing.assert_array_equal(np.sign(np.asarray(update)[np.abs(parameter) > 1e-3]), -np.sign(moved))
+        else:
+            np.testing.assert_array_equal(update, 0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path, make_config, monkeypatch):
+    config = make_config(**{"train.epochs": 1})
+    train.train_and_evaluate(config, tmp_path / "run")
+    before = rows_of(tmp_path / "run")
+    monkeypatch.setattr(train, "create_loss", lambda name: lambda logits, masks: logits.sum((1, 2, 3)) * jnp.nan)
+    config.train.epochs = 2
+    with pytest.raises(InputError, match=r"loss .* is not finite: the last good checkpoint is that of epoch 1; lower"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert rows_of(tmp_path / "run") == before
+    assert int(latest_state(tmp_path / "run", config).step) == before[0]["step"]
+    with pytest.raises(InputError, match="there is no checkpoint yet"):
+        train.train_and_evaluate(config, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.image_size": 40}, r"config\.data\.image_size is 40: set it to a multiple of 16"),
+        ({"train.epochs": 0}, r"config\.train\.epochs is 0"),
+        ({"train.batch_size": 0}, r"config\.train\.batch_size is 0"),
+        ({"train.batch_size": 5000}, r"config\.train\.batch_size is 5000, more than the"),
+        ({"optimizer.learning_rate": 0.0}, r"config\.optimizer\.learning_rate is 0"),
+        ({"optimizer.plateau_patience": 0}, r"config\.optimizer\.plateau_patience is 0"),
+        ({"train.loss": "huber"}, r"config\.train\.loss is 'huber'"),
+        ({"split.fold": 9}, r"config\.split\.fold is 9"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path, make_config, changes, message):
+    with pytest.raises(InputError, match=message):
+        train.train_and_evaluate(make_config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_run_is_refused(trained, make_config):
+    before = (trained / "config.json").read_text()
+    same = {"model.dropout_rate": 0.1}
+    for changes, message in (
+        ({"seed": 1}, r"has seed = 0, this command 1"),
+        ({"train.batch_size": 4}, r"has train\.batch_size = 8, this command 4"),
+        ({"train.epochs": 1}, r"has train\.epochs = 2, this command only 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train.train_and_evaluate(make_config(**same, **changes), trained)
+    assert (trained / "config.json").read_text() == before
+
+
+def test_a_workdir_with_other_slices_is_refused(tmp_path, trained, make_config):
+    config = make_config(**{"model.dropout_rate": 0.1})
+    with pytest.raises(InputError, match=r"splits\.json lists other slices"):
+        workdir.start_run(trained, config, {"train": np.array([1]), "validation": np.array([2])}, {})
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json is missing: name the --workdir of a run"):
+        workdir.read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        workdir.read_config(tmp_path)
+
+
+CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs(tmp_path, make_config, name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.model.name in name or config.model.name == "unet"
+    config.data.update(dataset="phantom", data_dir=make_config().data.data_dir, image_size=64)
+    config.model.start_filters = 4
+    config.train.epochs = 1
+    train.train_and_evaluate(config, tmp_path / "run")
+    (row,) = rows_of(tmp_path / "run")
+    assert math.isfinite(row["train_loss"])
+    assert math.isfinite(row["validation_loss"])
+
+
+def test_the_configs_are_the_published_recipes():
+    unet, linknet = (importlib.import_module(f"configs.{name}").get_config() for name in ("unet", "linknet"))
+    for config, batch_size, rate in ((unet, 8, 1e-4), (linknet, 10, 5e-4)):
+        assert (config.train.batch_size, config.optimizer.learning_rate) == (batch_size, rate)
+        assert (config.train.epochs, config.train.loss, config.data.image_size) == (30, "bce", 512)
+        assert (config.optimizer.plateau_factor, config.optimizer.plateau_patience) == (0.1, 5)
+        assert (config.optimizer.minimum_learning_rate, config.evaluation.threshold) == (1e-5, 0.5)
+        assert config.split.protocol == "slice"
+    assert (unet.model.start_filters, linknet.model.start_filters) == (16, 64)
+
+
+def test_every_config_key_is_read():
+    config = default.get_config()
+    for section, function in (
+        ("model", create_model),
+        ("optimizer", train_state.create_optimization),
+        ("split", splits.make_splits),
+    ):
+        parameters = inspect.signature(function).parameters.values()
+        assert set(config[section]) == {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}
+    package = Path(brainseg_jax.__file__).parent
+    source = "".join(path.read_text() for path in package.glob("*.py"))
+    for section in ("data", "train", "evaluation"):
+        for key in config[section]:
+            assert f"config.{section}.{key}" in source
+    assert set(config) == {"seed", "data", "split", "model", "train", "optimizer", "evaluation"}
+    assert "config.seed" in source
