@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import ml_collections
 import pytest
 
@@ -14,6 +15,13 @@ from configs import default
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Many tests compile the same small networks: once a session is enough."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(scope="session")

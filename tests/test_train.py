@@ -268,6 +268,7 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("[a-z]*.py"))
 
 
+@pytest.mark.filterwarnings("ignore:Protocol 'slice'")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs(tmp_path, make_config, name):
     config = importlib.import_module(f"configs.{name}").get_config()
