@@ -11,6 +11,8 @@ import numpy as np
 from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 
+NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
+
 
 def start_run(
     directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], overlaps: Mapping[str, Any]
@@ -84,9 +86,8 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def describe_run(config: ml_collections.ConfigDict) -> str:
     """A title: network, resolution, protocol, fold and seed."""
     fold = "" if config.split.protocol == "slice" else f" fold {config.split.fold}"
-    names = {"unet": "U-Net", "linknet": "LinkNet"}
     return (
-        f"{names[config.model.name]} {config.model.start_filters}, {config.data.image_size}×{config.data.image_size}, "
+        f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {config.data.image_size}×{config.data.image_size}, "
         f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, seed {config.seed}"
     )
 
