@@ -250,12 +250,12 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: s
         for before, after in itertools.pairwise(rows)
         if after["learning_rate"] < 0.9 * before["learning_rate"]
     ]
-    width, height = 9.0, 3.3
+    width, height = 9.0, 3.55
     figure = Figure(figsize=(width, height))
     _text(figure, 0.1, 0.22, title, size=12, weight="bold")
     marker = "o" if len(rows) <= 20 else ""
     for index, (quantity, name) in enumerate([("loss", "Loss"), ("dice", "Dice")]):
-        axes = figure.add_axes((0.062 + 0.5 * index, 0.135, 0.425, 0.67))
+        axes = figure.add_axes((0.062 + 0.5 * index, 0.125, 0.425, 0.62))
         for epoch in reductions:
             line = axes.axvline(epoch, color="#BBBBBB", linewidth=1, linestyle=(0, (2, 2)), zorder=0)
             line.set_label("learning rate reduced" if epoch == reductions[0] else "")
@@ -282,12 +282,14 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: s
     figure.legend(
         handles,
         labels,
-        loc="center right",
-        bbox_to_anchor=(width - 0.1, 0.22),
+        loc="center left",
+        bbox_to_anchor=(0.1, 0.5),
         bbox_transform=_from_top(figure),
         ncols=len(handles),
         fontsize=8.5,
         frameon=False,
+        borderpad=0,
+        borderaxespad=0,
         columnspacing=1.4,
         handlelength=1.6,
     )

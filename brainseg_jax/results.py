@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainseg_jax import figures, workdir
 from brainseg_jax.errors import InputError
-from brainseg_jax.workdir import NETWORK_NAMES
 
 RUN_FILES = (
     "config.json",
@@ -16,13 +16,12 @@ RUN_FILES = (
     "metrics.jsonl",
     "evaluation_test.json",
     "per_slice_test.csv",
-    "figures/learning_curves.png",
 )
 _START, _END = "<!-- results: scripts/save_results.py -->", "<!-- end of results -->"
 
 
 def save_run(directory: Path, results: Path) -> None:
-    """Copies what a run leaves behind, without checkpoints and pictures, to `results`/<name of the run>.
+    """Copies what a run leaves, without checkpoints and pictures, to `results`/<its name>; draws its learning curves.
 
     Args:
       directory: the workdir of a run that scripts/evaluate.py scored on its test part.
@@ -40,7 +39,10 @@ def save_run(directory: Path, results: Path) -> None:
     folder = results / directory.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     for name in RUN_FILES:
-        shutil.copyfile(directory / name, folder / Path(name).name)
+        shutil.copyfile(directory / name, folder / name)
+    config = workdir.read_config(folder)
+    rows = workdir.read_metrics(folder, epochs=config.train.epochs)
+    figures.learning_curves(rows, folder / "learning_curves.png", title=workdir.describe_run(config))
 
 
 def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
@@ -75,7 +77,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
         rows.append(
             (
                 f"[{name}]({link}{name})",
-                f"{NETWORK_NAMES[found['network']]} {found['start_filters']}",
+                f"{workdir.NETWORK_NAMES[found['network']]} {found['start_filters']}",
                 f"{found['protocol']}{fold}",
                 f"{found['image_size']}×{found['image_size']}",
                 str(found["seed"]),

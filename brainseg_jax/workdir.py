@@ -86,8 +86,9 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def describe_run(config: ml_collections.ConfigDict) -> str:
     """A title: network, resolution, protocol, fold and seed."""
     fold = "" if config.split.protocol == "slice" else f" fold {config.split.fold}"
+    size = config.data.image_size
     return (
-        f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {config.data.image_size}×{config.data.image_size}, "
+        f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {size}×{size}, "
         f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, seed {config.seed}"
     )
 

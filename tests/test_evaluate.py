@@ -1,0 +1,136 @@
+"""Scores: counted again from the masks, summed by hand, at the slices' own size."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from brainseg_jax import evaluate, workdir
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluate import SliceScore
+from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
+from brainseg_jax.input_pipeline import Dataset
+from brainseg_jax.predict import Predictor
+
+
+@pytest.fixture(scope="module")
+def scored(trained, tmp_path_factory):
+    output = tmp_path_factory.mktemp("scored")
+    return evaluate.evaluate(trained, split="test", data_dir="", output=output), output
+
+
+def score(label, dice, *, patient_id="1"):
+    return SliceScore(
+        slice_id=1,
+        patient_id=patient_id,
+        family=patient_id[:8],
+        label=label,
+        tumour_pixels=10,
+        predicted_pixels=10,
+        dice=dice,
+        iou=dice / (2 - dice),
+    )
+
+
+def test_rows_are_the_overlap_of_masks_at_the_slices_own_size(scored, trained, data_dir):
+    _, output = scored
+    rows = list(csv.DictReader((output / "per_slice_test.csv").open()))
+    assert [int(row["slice_id"]) for row in rows] == workdir.read_splits(trained)["test"]
+    predictor = Predictor(trained)
+    dataset = Dataset(str(data_dir), config="phantom")
+    ids_of = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.patient_ids, strict=True))
+    for row in rows[::10]:
+        (record,) = dataset.read([int(row["slice_id"])])
+        (probabilities,) = predictor([record.image])
+        assert probabilities.shape == record.image.shape == (128, 128)  # the network's side is 32
+        predicted, true = set(np.flatnonzero(probabilities > 0.5)), set(np.flatnonzero(record.mask))
+        assert int(row["tumour_pixels"]) == len(true)
+        assert abs(int(row["predicted_pixels"]) - len(predicted)) <= 1  # another batch rounds another way
+        assert float(row["dice"]) == pytest.approx(
+            2 * len(predicted & true) / (len(predicted) + len(true)) if predicted else 0, abs=0.02
+        )
+        assert row["patient_id"] == ids_of[int(row["slice_id"])]
+
+
+def test_the_summary_is_that_of_the_rows(scored):
+    summary, output = scored
+    assert json.loads((output / "evaluation_test.json").read_text()) == summary
+    rows = list(csv.DictReader((output / "per_slice_test.csv").open()))
+    dice = np.array([float(row["dice"]) for row in rows])
+    assert summary["slices"] == len(rows)
+    assert summary["dice"] == pytest.approx(dice.mean())
+    assert summary["dice_median"] == pytest.approx(np.median(dice))
+    assert summary["share_missed"] == pytest.approx((dice == 0).mean())
+    assert summary["patients"] == len({row["patient_id"] for row in rows})
+    assert summary["families"] == len({row["family"] for row in rows})
+    for label, value in summary["dice_by_class"].items():
+        of_class = [float(row["dice"]) for row in rows if row["label"] == label]
+        assert value == (pytest.approx(np.mean(of_class)) if of_class else None)
+
+
+def test_the_summary_says_where_it_comes_from(scored):
+    summary, _ = scored
+    assert summary["protocol"] == "family"
+    assert (summary["fold"], summary["seed"], summary["image_size"], summary["threshold"]) == (1, 0, 32, 0.5)
+    assert (summary["network"], summary["start_filters"], summary["checkpoint_epoch"]) == ("unet", 4, 2)
+    assert {"commit", "versions", "python", "device", "cores", "trained_with"} <= set(summary)
+    assert "jax" in summary["versions"]
+
+
+def test_summaries_by_hand():
+    scores = [
+        score("glioma", 0.0, patient_id="MR000001"),
+        score("glioma", 0.5, patient_id="MR000001B"),
+        score("meningioma", 1.0, patient_id="7"),
+        score("meningioma", 0.9, patient_id="7"),
+    ]
+    summary = evaluate.summarize(scores)
+    assert (summary["slices"], summary["patients"], summary["families"]) == (4, 3, 2)
+    assert summary["dice"] == pytest.approx(0.6)
+    assert summary["dice_median"] == pytest.approx(0.7)
+    assert summary["iou"] == pytest.approx((0 + 1 / 3 + 1 + 0.9 / 1.1) / 4)
+    assert summary["dice_by_class"] == {
+        "meningioma": pytest.approx(0.95),
+        "glioma": pytest.approx(0.25),
+        "pituitary": None,
+    }
+    assert summary["share_missed"] == 0.25
+
+
+def test_figures_show_the_best_the_median_and_the_worst(scored):
+    _, output = scored
+    assert {path.name for path in (output / "figures").iterdir()} == {
+        "test_best.png",
+        "test_median.png",
+        "test_worst.png",
+    }
+
+
+def test_another_dataset_is_scored_whole(trained, tmp_path):
+    phantom.write_archives(tmp_path / "in", patients=10, seed=9, size=64)
+    source = archives.find_source(tmp_path / "in")
+    prepare.build_dataset(
+        source, manual_dir=tmp_path / "in", data_dir=tmp_path / "other", config="phantom", overwrite=False
+    )
+    summary = evaluate.evaluate(trained, split="all", data_dir=str(tmp_path / "other"), output=tmp_path / "out")
+    assert summary["slices"] == len(source.slices)
+    assert str(tmp_path / "other") in summary["dataset"]
+    assert (tmp_path / "out" / "per_slice_all.csv").exists()
+    with pytest.raises(InputError, match=r"--split=test is a part of the run's own dataset: add --split=all"):
+        evaluate.evaluate(trained, split="test", data_dir=str(tmp_path / "other"), output=tmp_path / "out")
+
+
+def test_bad_input_is_named_and_writes_nothing(trained, tmp_path):
+    with pytest.raises(InputError, match="--split is 'tests'"):
+        evaluate.evaluate(trained, split="tests", data_dir="", output=tmp_path / "out")
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        evaluate.evaluate(tmp_path / "nowhere", split="test", data_dir="", output=tmp_path / "out")
+    with pytest.raises(InputError, match="holds no figshare_brain_tumor"):
+        evaluate.evaluate(trained, split="all", data_dir=str(tmp_path / "none"), output=tmp_path / "out")
+    without = tmp_path / "without"
+    shutil.copytree(trained, without, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(InputError, match="checkpoints is missing: train first"):
+        evaluate.evaluate(without, split="test", data_dir="", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

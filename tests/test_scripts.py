@@ -1,0 +1,95 @@
+"""The scripts as users run them: the whole way once, and every mistake as one sentence."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = (
+    "--config.train.epochs=1",
+    "--config.data.image_size=32",
+    "--config.model.start_filters=4",
+)
+
+
+def test_the_whole_way_from_another_folder(run_script, tmp_path):
+    prepared = run_script("prepare_data", "--phantom=10", "--data_dir=data", cwd=tmp_path)
+    assert prepared.returncode == 0, prepared.stderr
+    assert re.search(r"fold +slices +meningioma", prepared.stdout)
+    arguments = ("--workdir=run", "--config.data.data_dir=data", *SMALL)
+    config = f"--config={__file__.rsplit('/', 2)[0]}/configs/quickstart.py"
+    trained = run_script("train", config, *arguments, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "train and test share 0 ids and 0 families" in trained.stdout
+    again = run_script("train", config, *arguments, "--config.train.epochs=2", cwd=tmp_path)
+    assert "Going on after epoch 1 of 2" in again.stdout
+    scored = run_script("evaluate", "--workdir=run", cwd=tmp_path)
+    assert re.match(r"test: mean Dice 0\.\d{3} ", scored.stdout), scored.stderr
+    assert json.loads((tmp_path / "run" / "evaluation_test.json").read_text())["protocol"] == "family"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8)).save(tmp_path / "own.png")
+    predicted = run_script("predict", "--workdir=run", "--input=own.png", "--output=masks", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    assert Image.open(tmp_path / "masks" / "own_mask.png").size == (70, 50)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("prepare_data", ["--manual_dir=nowhere", "--data_dir=out"], "manual_dir nowhere is not a folder"),
+        ("prepare_data", ["--manual_dir=.", "--data_dir=out"], r"holds none of the dataset's zips"),
+        ("prepare_data", ["--phantom=2", "--data_dir=out"], "patients must be at least 10"),
+        ("prepare_data", ["--phantom=20", "--manual_dir=.", "--data_dir=out"], "exclude each other"),
+        ("prepare_data", ["data"], "data is not a flag"),
+        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.data.data_dir=none"], "run `python scripts"),
+        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epoch=3"], "epoch"),
+        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epochs=three"], "three"),
+        ("train", ["--config=none.py", "--workdir=out"], r"none\.py"),
+        ("evaluate", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
+        ("predict", ["--workdir=nowhere", "--input=*.png", "--output=out"], "names no file"),
+        ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
+        ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(run_script, tmp_path, script, arguments, message):
+    configs = f"{__file__.rsplit('/', 2)[0]}/configs"
+    finished = run_script(script, *(argument.replace("CONFIGS", configs) for argument in arguments), cwd=tmp_path)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, finished.stderr
+    assert re.search(message, errors[0]), errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_path, phantom_archives):
+    arguments = ("--data_dir=data", f"--manual_dir={phantom_archives}")
+    refused = run_script("prepare_data", *arguments, cwd=tmp_path)  # drawn slices are no published ones
+    assert refused.returncode == 1
+    assert "is a drawn slice" in refused.stderr
+    assert "brainTumorDataPublic_1-766.zip" in refused.stdout + refused.stderr  # the warning about its MD5
+    assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
+    from brainseg_jax import evaluate, results
+
+    run = tmp_path / "my_run"
+    shutil.copytree(trained, run)
+    evaluate.evaluate(run, split="test", data_dir="", output=run)
+    results.save_run(run, tmp_path / "results")
+    kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
+    assert kept == {*results.RUN_FILES, "learning_curves.png"}
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results: scripts/save_results.py -->\nold\n<!-- end of results -->\nafter\n")
+    found = results.read_evaluations(tmp_path / "results")
+    for _ in range(2):
+        results.put_table(page, results.results_table(found, link="docs/"))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("[my_run](docs/my_run) | U-Net 4 | family, fold 1 | 32×32") == 1
+    assert f"**{found['my_run']['dice']:.3f}**" in text
