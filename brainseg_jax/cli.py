@@ -1,10 +1,11 @@
 """What every script shares: flags in, exit code out."""
 
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from brainseg_jax.errors import InputError
 
@@ -12,8 +13,8 @@ from brainseg_jax.errors import InputError
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, runs `main` and exits.
 
-    An `InputError`, also one that a library raised again as its own, ends the program with its one sentence on
-    standard error and exit code 1; an interrupt with exit code 130.
+    An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
+    program with one sentence on standard error and exit code 1; an interrupt with exit code 130.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -25,32 +26,36 @@ def run(main: Callable[[], None]) -> None:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__ or cause.__context__
-            if cause is None:
-                raise
-            _fail(str(cause))
+            _fail(_explain(error))
 
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
     try:
-        app.run(guarded)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections raises these while flags are parsed: a key that the config lacks, a value of a wrong type.
-        if "ml_collections" not in _origin(error):
-            raise
-        _fail(" ".join(str(error).strip("\"'").split()))
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        _fail(f"{error}; --help lists the flags.")
+    except Exception as error:
+        _fail(_explain(error))
+    return []
+
+
+def _explain(error: Exception) -> str:
+    """The sentence of a mistake that a user can mend; any other error is raised again."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return str(cause)
+    # ml_collections has no error class of its own: a file that is missing, a key that the config lacks, a wrong type.
+    if any("ml_collections" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+        return " ".join(str(error).strip("\"'").split())
+    raise error
 
 
 def _fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-def _origin(error: Exception) -> str:
-    traceback, files = error.__traceback__, ""
-    while traceback is not None:
-        files += traceback.tb_frame.f_code.co_filename
-        traceback = traceback.tb_next
-    return files

@@ -10,7 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.data.dataset = "phantom"
     config.data.data_dir = "runs/phantom_data"
-    config.data.image_size = 64
+    config.data.image_size = 80
     config.split.protocol = "family"
     config.train.epochs = 20
     config.train.loss = "bce_dice"

@@ -4,7 +4,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 
 run=runs/quickstart
-.venv/bin/python scripts/prepare_data.py --phantom=40 --data_dir=runs/phantom_data
+.venv/bin/python scripts/prepare_data.py --phantom=60 --data_dir=runs/phantom_data
 .venv/bin/python scripts/train.py --config=configs/quickstart.py --workdir="$run"
 .venv/bin/python scripts/evaluate.py --workdir="$run" --split=test
 echo

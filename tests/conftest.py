@@ -15,6 +15,13 @@ from configs import default
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20
+TRAINED = {
+    "model.dropout_rate": 0.1,
+    "model.start_filters": 8,
+    "train.epochs": 25,
+    "optimizer.learning_rate": 5e-3,
+    "optimizer.plateau_patience": 25,
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,9 +68,9 @@ def make_config(data_dir):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, make_config):
-    """The workdir of a short run of a U-Net with dropout."""
+    """The workdir of a short run of a U-Net with dropout that learned something."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train.train_and_evaluate(make_config(**{"model.dropout_rate": 0.1}), workdir)
+    train.train_and_evaluate(make_config(**TRAINED), workdir)
     return workdir
 
 
@@ -84,7 +91,7 @@ def real_archives(tmp_path_factory, figshare_slices):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_script():
     """A function that runs a script of the repository from another folder and gives the finished process."""
 

@@ -76,11 +76,6 @@ def test_brightness_and_contrast_of_the_file_do_not_matter(predictor):
     np.testing.assert_allclose(predictor([picture])[0], predictor([1000 * picture - 300])[0], atol=1e-4)
 
 
-def test_the_best_checkpoint_predicts(predictor, trained):
-    assert predictor.epoch == 2
-    assert predictor.threshold == 0.5
-
-
 def test_bad_files_and_patterns_are_named(tmp_path, predictor):
     with pytest.raises(InputError, match=r"--input=.*\*\.png names no file"):
         predict.find_pictures(str(tmp_path / "*.png"))

@@ -46,7 +46,7 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.data.data_dir=none"], "run `python scripts"),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epoch=3"], "epoch"),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epochs=three"], "three"),
-        ("train", ["--config=none.py", "--workdir=out"], r"none\.py"),
+        ("train", ["--config=none.py", "--workdir=out"], r"Failed loading config file .*none\.py"),
         ("evaluate", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("predict", ["--workdir=nowhere", "--input=*.png", "--output=out"], "names no file"),
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
@@ -83,13 +83,13 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
     assert kept == {*results.RUN_FILES, "learning_curves.png"}
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- results: scripts/save_results.py -->\nold\n<!-- end of results -->\nafter\n")
+    page.write_text("before\n<!-- results: scripts/save_results.py -->\nstale\n<!-- end of results -->\nafter\n")
     found = results.read_evaluations(tmp_path / "results")
     for _ in range(2):
         results.put_table(page, results.results_table(found, link="docs/"))
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
-    assert text.count("[my_run](docs/my_run) | U-Net 4 | family, fold 1 | 32×32") == 1
+    assert "stale" not in text
+    assert text.count("[my_run](docs/my_run) | U-Net 8 | family, fold 1 | 32×32") == 1
     assert f"**{found['my_run']['dice']:.3f}**" in text

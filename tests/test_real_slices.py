@@ -1,0 +1,75 @@
+"""The real slices that FIGSHARE_SLICES names, from figshare's zips to the prepared dataset."""
+
+import csv
+import io
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg_jax import splits
+from brainseg_jax.figshare_brain_tumor import Builder
+from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+from brainseg_jax.input_pipeline import Dataset
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, real_archives, run_script):
+    """(data_dir, seconds, standard output) of prepare_data.py on all real slices at hand."""
+    data_dir = tmp_path_factory.mktemp("real")
+    start = time.perf_counter()
+    finished = run_script("prepare_data", f"--manual_dir={real_archives}", f"--data_dir={data_dir}")
+    assert finished.returncode == 0, finished.stderr
+    return data_dir, time.perf_counter() - start, finished.stdout
+
+
+@pytest.fixture(scope="module")
+def listed(figshare_slices):
+    """The rows of slices.csv by slice id."""
+    with (figshare_slices / "slices.csv").open() as file:
+        return {int(row["slice_id"]): row for row in csv.DictReader(file)}
+
+
+def test_all_slices_are_prepared_in_time_and_counted(prepared, listed):
+    _, seconds, printed = prepared
+    assert seconds < 90
+    assert f"This is a part of the dataset: {len(listed)} of 3064 slices" in printed
+    for fold in "12345":
+        slices = sum(row["fold"] == fold for row in listed.values())
+        (line,) = (line for line in printed.splitlines() if line.split()[:1] == [fold])
+        assert int(line.split()[1]) == slices
+
+
+def test_every_fold_holds_its_slices_bit_for_bit_and_upright(prepared, listed, figshare_slices):
+    builder = Builder(config="figshare", data_dir=prepared[0])
+    seen = set()
+    for fold in range(1, 6):
+        with zipfile.ZipFile(figshare_slices / f"fold_{fold}.zip") as pack:
+            for row in builder.as_data_source(f"fold_{fold}"):
+                slice_id = int(row["slice_id"])
+                expected = listed[slice_id]
+                assert (row["patient_id"].decode(), str(row["fold"])) == (expected["patient_id"], expected["fold"])
+                assert LABELS[row["label"]] == LABELS[int(expected["label"]) - 1]
+                picture = np.asarray(Image.open(io.BytesIO(pack.read(f"{slice_id}.jpg"))).convert("L"))
+                mask = np.asarray(Image.open(io.BytesIO(pack.read(f"{slice_id}_mask.png"))).convert("1"))
+                np.testing.assert_array_equal(row["image"], picture.astype(np.int16) * (4 + slice_id % 13))
+                np.testing.assert_array_equal(row["mask"], mask)
+                spacing = row["pixel_spacing_mm"]
+                assert spacing == np.float32(0.49) if picture.shape == (512, 512) else np.isnan(spacing)
+                seen.add(slice_id)
+    assert seen == set(listed)
+
+
+def test_real_families_stay_together_and_official_folds_part_them(prepared):
+    table = Dataset(str(prepared[0]), config="figshare").table
+    options = {"seed": 0, "validation_share": 0.15}
+    crossing = set()
+    for fold in range(1, 6):
+        family = splits.make_splits(table, protocol="family", fold=fold, **options)
+        assert not any(splits.overlaps(table, family)["families"].values())
+        official = splits.overlaps(table, splits.make_splits(table, protocol="official", fold=fold, **options))
+        assert not any(official["patient_ids"].values())
+        crossing |= {name for shared in official["families"].values() for name in shared}
+    assert crossing  # ids of one family in several official folds: why the family protocol is there
