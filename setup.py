@@ -31,7 +31,11 @@ setup(
     ],
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
-        "tf": ["tensorflow-cpu>=2.20"],  # `tfds build`, `tfds.load` and TFDS's own test case
+        "tf": [
+            "tensorflow-cpu>=2.20",  # `tfds build`, `tfds.load` and TFDS's own test case
+            "apache-beam>=2.60",  # the `tfds` command imports it and TFDS does not declare it
+            "dill>=0.3.8",  # so does TFDS's test case
+        ],
         "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
     },
 )

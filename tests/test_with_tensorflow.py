@@ -1,4 +1,4 @@
-"""What needs the [tf] extra: TFDS's own test case, `tfds build` and `tfds.load`. Run by .ci/run in its own environment."""
+"""What needs the [tf] extra: TFDS's own test case, `tfds build`, `tfds.load`. .ci/run runs it."""
 
 import subprocess
 import sys

@@ -1,0 +1,97 @@
+"""Draws README's pictures of drawn slices: `python scripts/draw_phantom_figures.py --workdir=runs/a,runs/b`."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from brainseg_jax import cli
+
+WORKDIRS = flags.DEFINE_list("workdir", None, "Two or more runs on one phantom dataset and split.", required=True)
+OUTPUT = flags.DEFINE_string("output", "docs/figures", "Folder for phantom_slices.png and phantom_predictions.png.")
+RANKS = (0.1, 0.4, 0.7, 0.95)  # which slices are compared: from the first network's worst to its best
+
+
+def main() -> None:
+    """Draws both figures."""
+    from brainseg_jax import workdir
+    from brainseg_jax.errors import InputError
+    from brainseg_jax.input_pipeline import Dataset
+
+    directories = [Path(name) for name in WORKDIRS.value]
+    config = workdir.read_config(directories[0])
+    members = workdir.read_splits(directories[0])["test"]
+    for directory in directories:
+        if workdir.read_config(directory).data.dataset != "phantom":
+            raise InputError(f"{directory / 'config.json'}: data.dataset is not phantom; only drawn slices are shown.")
+        if workdir.read_splits(directory)["test"] != members:
+            raise InputError(
+                f"{directory / 'splits.json'} has another test part than {directories[0]}: name its equal."
+            )
+    dataset = Dataset(config.data.data_dir, config="phantom")
+    draw_gallery(dataset, Path(OUTPUT.value) / "phantom_slices.png")
+    draw_comparison(dataset, directories, members, Path(OUTPUT.value) / "phantom_predictions.png")
+
+
+def draw_gallery(dataset: Any, path: Path) -> None:
+    """The middle slice of the first patients of each class."""
+    from brainseg_jax import figures
+    from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+    from brainseg_jax.input_pipeline import scale_image
+
+    table = dataset.table
+    chosen: list[tuple[int, str]] = []
+    for label, name in enumerate(LABELS, start=1):
+        patients = list(
+            dict.fromkeys(p for p, found in zip(table.patient_ids, table.labels, strict=True) if found == label)
+        )
+        for patient in patients[:4]:
+            slice_ids = [int(i) for i, p in zip(table.slice_ids, table.patient_ids, strict=True) if p == patient]
+            chosen.append((slice_ids[len(slice_ids) // 3], name))
+    records = list(dataset.read([slice_id for slice_id, _ in chosen]))
+    figures.slice_gallery(
+        [scale_image(record.image) for record in records],
+        [record.mask for record in records],
+        [f"{name}, slice {slice_id}" for slice_id, name in chosen],
+        path,
+    )
+
+
+def draw_comparison(dataset: Any, directories: list[Path], members: list[int], path: Path) -> None:
+    """All networks on the same test slices, from bad to good."""
+    import numpy as np
+
+    from brainseg_jax import evaluate, figures, workdir
+    from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+    from brainseg_jax.input_pipeline import scale_image
+    from brainseg_jax.predict import Predictor
+
+    masks: dict[str, list[np.ndarray]] = {}
+    dice: dict[str, list[float]] = {}
+    for directory in directories:
+        config, predictor = workdir.read_config(directory), Predictor(directory)
+        name = f"{workdir.NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
+        predicted = [
+            (record, probabilities > predictor.threshold)
+            for record, probabilities in evaluate.predict_records(predictor, dataset, np.array(members))
+        ]
+        masks[name] = [mask for _, mask in predicted]
+        scores = [evaluate.score_slice(record, mask, patient_id="", label="") for record, mask in predicted]
+        dice[name] = [score.dice for score in scores]
+    order = np.argsort(next(iter(dice.values())))
+    rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]
+    records = list(dataset.read([members[row] for row in rows]))
+    labels = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.labels.tolist(), strict=True))
+    figures.prediction_comparison(
+        [scale_image(record.image) for record in records],
+        [record.mask for record in records],
+        {name: [found[row] for row in rows] for name, found in masks.items()},
+        {name: [found[row] for row in rows] for name, found in dice.items()},
+        path,
+        captions=[f"{LABELS[labels[record.slice_id] - 1]}, drawn slice {record.slice_id}" for record in records],
+        title="Drawn slices of families that neither network was trained on",
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
