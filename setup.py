@@ -34,7 +34,8 @@ setup(
         "tf": [
             "tensorflow-cpu>=2.20",  # `tfds build`, `tfds.load` and TFDS's own test case
             "apache-beam>=2.60",  # the `tfds` command imports it and TFDS does not declare it
-            "dill>=0.3.8",  # so does TFDS's test case
+            "mlcroissant>=1.0",  # likewise
+            "dill>=0.3.8",  # TFDS's test case likewise
         ],
         "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
     },
