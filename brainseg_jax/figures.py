@@ -21,22 +21,18 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
-# From Okabe, Ito 2008, "Color universal design": told apart with every kind of colour blindness.
-BLUE = (86, 180, 233)
-YELLOW = (240, 228, 66)
-VERMILLION = (213, 94, 0)
-DARK_BLUE = (0, 114, 178)
-INK = "#222222"
-FAINT = "#777777"
+from brainseg_jax.overlays import (
+    DARK_BLUE,
+    DIFFERENCE_COLORS,
+    MASK_COLOR,
+    VERMILLION,
+    difference,
+    overlay,
+    to_grey,
+    to_mask,
+)
 
-MASK_COLOR = BLUE
-DIFFERENCE_COLORS: Mapping[str, tuple[int, int, int]] = {
-    "true positive": BLUE,
-    "false positive": YELLOW,
-    "false negative": VERMILLION,
-}
-MASK_ALPHA = 0.3
-DIFFERENCE_ALPHA = 0.85
+INK = "#222222"
 
 _PANEL = 2.2  # inches; four of them fill the width
 _GAP = 0.05
@@ -66,55 +62,6 @@ class Example:
     dice: float
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tints the pixels of a mask and draws their outline; all other pixels stay grey.
-
-    Args:
-      image: (H, W) float in [0, 1]; what lies outside is clipped.
-      mask: (H, W) bool or 0 and 1.
-
-    Returns:
-      (H, W, 3) uint8.
-
-    Raises:
-      ValueError: the shapes are not the same (H, W).
-    """
-    pixels = _grey(image)
-    area = _mask(mask, image)
-    _tint(pixels, area, MASK_COLOR, alpha=MASK_ALPHA)
-    inner = area
-    for _ in range(max(1, round(min(area.shape) / 256))):
-        inner = _erode(inner)
-    _tint(pixels, area & ~inner, MASK_COLOR, alpha=1.0)
-    return pixels
-
-
-def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndarray) -> np.ndarray:
-    """Tints true positives, false positives and false negatives as `DIFFERENCE_COLORS` says.
-
-    Args:
-      image: (H, W) float in [0, 1]; what lies outside is clipped.
-      true_mask: (H, W) bool or 0 and 1.
-      predicted_mask: (H, W) bool or 0 and 1.
-
-    Returns:
-      (H, W, 3) uint8; the pixels outside of both masks are grey.
-
-    Raises:
-      ValueError: the shapes are not the same (H, W).
-    """
-    pixels = _grey(image)
-    truth, predicted = _mask(true_mask, image), _mask(predicted_mask, image)
-    areas = {
-        "true positive": truth & predicted,
-        "false positive": ~truth & predicted,
-        "false negative": truth & ~predicted,
-    }
-    for kind, area in areas.items():
-        _tint(pixels, area, DIFFERENCE_COLORS[kind], alpha=DIFFERENCE_ALPHA)
-    return pixels
-
-
 def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str) -> None:
     """Draws a row per example: picture, true mask, predicted mask, difference with its Dice.
 
@@ -135,7 +82,7 @@ def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str
         window = _window(image, [truth, predicted])
         rows.append(
             [
-                _Panel(_grey(image), frame=window),
+                _Panel(to_grey(image), frame=window),
                 _Panel(_cut(overlay(image, truth), window)),
                 _Panel(_cut(overlay(image, predicted), window)),
                 _Panel(_cut(difference(image, truth, predicted), window), f"Dice {example.dice:.3f}"),
@@ -179,7 +126,7 @@ def prediction_comparison(
     rows = []
     for index, (image, truth, _) in enumerate(zip(images, true_masks, captions, strict=True)):
         window = _window(image, [truth, *(masks[index] for masks in predictions.values())])
-        row = [_Panel(_grey(image), frame=window), _Panel(_cut(overlay(image, truth), window))]
+        row = [_Panel(to_grey(image), frame=window), _Panel(_cut(overlay(image, truth), window))]
         for name, masks in predictions.items():
             pixels = difference(image, truth, masks[index])
             row.append(_Panel(_cut(pixels, window), f"Dice {dice[name][index]:.3f}"))
@@ -218,8 +165,8 @@ def slice_gallery(
     for index, (image, mask, caption) in enumerate(zip(images, masks, captions, strict=True)):
         row, column = divmod(index, columns)
         left, top = _MARGIN + column * (panel + _GAP), _MARGIN + row * pitch
-        axes = _add_image(figure, _grey(image), left, top, panel)
-        area = _mask(mask, image)
+        axes = _add_image(figure, to_grey(image), left, top, panel)
+        area = to_mask(mask, image)
         if area.any() and not area.all():
             axes.contour(area, levels=[0.5], colors=[_rgb(MASK_COLOR)], linewidths=1.6)
         _text(figure, left + panel / 2, top + panel + _LINE / 2, caption, size=9, horizontalalignment="center")
@@ -372,7 +319,7 @@ def _from_top(figure: Figure) -> Transform:
 
 def _window(image: np.ndarray, masks: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
     """First row, first column and side of a square around all masks, or None where the whole picture is needed."""
-    area = np.logical_or.reduce([_mask(mask, image) for mask in masks])
+    area = np.logical_or.reduce([to_mask(mask, image) for mask in masks])
     if not area.any():
         return None
     shortest = min(area.shape)
@@ -394,33 +341,6 @@ def _cut(pixels: np.ndarray, window: tuple[int, int, int] | None) -> np.ndarray:
         return pixels
     row, column, side = window
     return pixels[row : row + side, column : column + side]
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """(H, W) float in [0, 1] as (H, W, 3) uint8."""
-    if image.ndim != 2:
-        raise ValueError(f"A picture has the shape (H, W), not {image.shape}.")
-    levels = np.rint(255 * np.clip(image.astype(np.float64), 0, 1)).astype(np.uint8)
-    return np.repeat(levels[:, :, np.newaxis], 3, axis=2)
-
-
-def _mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The mask as (H, W) bool."""
-    if mask.shape != image.shape:
-        raise ValueError(f"The mask has the shape {mask.shape}, its picture {image.shape}.")
-    return mask.astype(bool)
-
-
-def _tint(pixels: np.ndarray, area: np.ndarray, color: tuple[int, int, int], *, alpha: float) -> None:
-    """Blends `color` into the pixels of `area`, in place; alpha 1 is the plain colour."""
-    pixels[area] = np.rint((1 - alpha) * pixels[area] + alpha * np.array(color))
-
-
-def _erode(area: np.ndarray) -> np.ndarray:
-    """Keeps the pixels whose four neighbours are set too; what lies beyond the edges counts as set."""
-    padded = np.pad(area, 1, constant_values=True)
-    eroded: np.ndarray = area & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return eroded
 
 
 def _rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:

@@ -12,12 +12,13 @@ import numpy as np
 from jax import Array
 from PIL import Image, UnidentifiedImageError
 
-from brainseg_jax import figures, workdir
+from brainseg_jax import workdir
 from brainseg_jax.checkpoint import Checkpoints
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import mat_file
 from brainseg_jax.input_pipeline import from_network_size, scale_image, to_network_size
 from brainseg_jax.models import create_model
+from brainseg_jax.overlays import overlay
 from brainseg_jax.train_state import Variables, create_optimization, create_train_state
 
 BATCH_SIZE = 8
@@ -120,7 +121,7 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], output: Path) -> 
         images = [read_picture(path) for path in batch]
         for path, image, probabilities in zip(batch, images, predictor(images), strict=True):
             mask = probabilities > predictor.threshold
-            Image.fromarray(figures.overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
+            Image.fromarray(overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
             Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}_mask.png")
             yield output / f"{path.stem}_mask.png"
 

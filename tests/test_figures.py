@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg_jax import figures
+from brainseg_jax import figures, overlays
 
 SIDE = 64
 
@@ -59,7 +59,7 @@ def examples(count: int) -> list[figures.Example]:
 
 def test_overlay_keeps_the_pixels_outside_of_the_mask() -> None:
     image, mask = head(), rectangle(10, 12, 20, 16)
-    result = figures.overlay(image, mask)
+    result = overlays.overlay(image, mask)
     assert result.shape == (SIDE, SIDE, 3)
     assert result.dtype == np.uint8
     grey = np.rint(255 * image).astype(np.uint8)
@@ -69,23 +69,23 @@ def test_overlay_keeps_the_pixels_outside_of_the_mask() -> None:
 
 def test_overlay_draws_the_plain_colour_on_the_outline_only() -> None:
     mask = rectangle(10, 12, 20, 16)
-    result = figures.overlay(np.full((SIDE, SIDE), 0.5), mask)
-    outline = (result == figures.MASK_COLOR).all(axis=-1)
+    result = overlays.overlay(np.full((SIDE, SIDE), 0.5), mask)
+    outline = (result == overlays.MASK_COLOR).all(axis=-1)
     # A rectangle of 20×16 pixels has 2·20 + 2·16 - 4 = 68 pixels on its edge.
     assert outline.sum() == 68
     assert not outline[11:29, 13:27].any()
     inside = result[11:29, 13:27].reshape(-1, 3)
-    expected = np.rint((1 - figures.MASK_ALPHA) * 128 + figures.MASK_ALPHA * np.array(figures.MASK_COLOR))
+    expected = np.rint((1 - overlays.MASK_ALPHA) * 128 + overlays.MASK_ALPHA * np.array(overlays.MASK_COLOR))
     np.testing.assert_array_equal(inside, np.broadcast_to(expected, inside.shape))
 
 
 def test_difference_colours_as_many_pixels_as_numpy_counts() -> None:
     truth, predicted = rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20)
-    result = figures.difference(np.full((SIDE, SIDE), 0.5), truth, predicted)
+    result = overlays.difference(np.full((SIDE, SIDE), 0.5), truth, predicted)
     # The squares of 400 pixels share 15×15.
     expected = {"true positive": 225, "false positive": 175, "false negative": 175}
-    for kind, color in figures.DIFFERENCE_COLORS.items():
-        blended = np.rint((1 - figures.DIFFERENCE_ALPHA) * 128 + figures.DIFFERENCE_ALPHA * np.array(color))
+    for kind, color in overlays.DIFFERENCE_COLORS.items():
+        blended = np.rint((1 - overlays.DIFFERENCE_ALPHA) * 128 + overlays.DIFFERENCE_ALPHA * np.array(color))
         assert (result == blended).all(axis=-1).sum() == expected[kind], kind
     assert (result == 128).all(axis=-1).sum() == SIDE * SIDE - 575
 
@@ -93,13 +93,13 @@ def test_difference_colours_as_many_pixels_as_numpy_counts() -> None:
 def test_difference_puts_each_colour_where_it_belongs() -> None:
     truth, predicted = rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20)
     image = head()
-    result = figures.difference(image, truth, predicted).astype(int)
+    result = overlays.difference(image, truth, predicted).astype(int)
     areas = {
         "true positive": np.logical_and(truth, predicted),
         "false positive": np.logical_and(predicted, np.logical_not(truth)),
         "false negative": np.logical_and(truth, np.logical_not(predicted)),
     }
-    colors = np.array([figures.DIFFERENCE_COLORS[kind] for kind in areas])
+    colors = np.array([overlays.DIFFERENCE_COLORS[kind] for kind in areas])
     for index, area in enumerate(areas.values()):
         distances = np.abs(result[area][:, np.newaxis] - colors).sum(axis=-1)
         assert (distances.argmin(axis=-1) == index).all()
@@ -111,16 +111,18 @@ def test_difference_puts_each_colour_where_it_belongs() -> None:
 def test_difference_of_equal_masks_has_one_colour_and_of_empty_masks_none() -> None:
     image = np.full((SIDE, SIDE), 0.5)
     mask, empty = rectangle(10, 10, 5, 5), np.zeros((SIDE, SIDE), bool)
-    assert len(np.unique(figures.difference(image, mask, mask).reshape(-1, 3), axis=0)) == 2
-    assert (figures.difference(image, empty, empty) == 128).all()
-    assert (figures.overlay(image, empty) == 128).all()
+    assert len(np.unique(overlays.difference(image, mask, mask).reshape(-1, 3), axis=0)) == 2
+    assert (overlays.difference(image, empty, empty) == 128).all()
+    assert (overlays.overlay(image, empty) == 128).all()
 
 
 def test_masks_of_zeros_and_ones_are_masks() -> None:
     image, truth, predicted = head(), rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20)
     for dtype in (np.uint8, np.float32):
-        expected = figures.difference(image, truth, predicted)
-        np.testing.assert_array_equal(figures.difference(image, truth.astype(dtype), predicted.astype(dtype)), expected)
+        expected = overlays.difference(image, truth, predicted)
+        np.testing.assert_array_equal(
+            overlays.difference(image, truth.astype(dtype), predicted.astype(dtype)), expected
+        )
 
 
 def test_the_colours_of_the_difference_differ_in_lightness_too() -> None:
@@ -128,7 +130,7 @@ def test_the_colours_of_the_difference_differ_in_lightness_too() -> None:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color) / 255]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    values = [luminance(color) for color in figures.DIFFERENCE_COLORS.values()]
+    values = [luminance(color) for color in overlays.DIFFERENCE_COLORS.values()]
     for first, second in itertools.combinations(values, 2):
         # Contrast as WCAG defines it.
         assert (max(first, second) + 0.05) / (min(first, second) + 0.05) > 1.5
@@ -138,9 +140,9 @@ def test_the_colours_of_the_difference_differ_in_lightness_too() -> None:
 def test_masks_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     mask = rectangle(0, 0, 5, 5)
     with pytest.raises(ValueError, match="shape"):
-        figures.overlay(head(), np.zeros(shape, bool))
+        overlays.overlay(head(), np.zeros(shape, bool))
     with pytest.raises(ValueError, match="shape"):
-        figures.difference(head(), mask, np.zeros(shape, bool))
+        overlays.difference(head(), mask, np.zeros(shape, bool))
 
 
 def draw_comparison(path: Path) -> None:
@@ -192,8 +194,8 @@ def test_the_colours_of_the_difference_survive_in_the_file(tmp_path: Path) -> No
     example = figures.Example(image, rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20), "a", 0.56)
     figures.segmentation_examples([example], tmp_path / "a.png", title="a")
     pixels = pixels_of(tmp_path / "a.png").reshape(-1, 3).astype(int)
-    for color in figures.DIFFERENCE_COLORS.values():
-        blended = np.array(color) * figures.DIFFERENCE_ALPHA
+    for color in overlays.DIFFERENCE_COLORS.values():
+        blended = np.array(color) * overlays.DIFFERENCE_ALPHA
         # Four of 255 is what the file's 64 levels may cost.
         assert (np.abs(pixels - blended).max(axis=1) <= 4).sum() > 100
 

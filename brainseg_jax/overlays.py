@@ -1,0 +1,99 @@
+"""Masks painted on pictures: arrays in, arrays out.
+
+Pictures are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+# From Okabe, Ito 2008, "Color universal design": told apart with every kind of colour blindness.
+BLUE = (86, 180, 233)
+YELLOW = (240, 228, 66)
+VERMILLION = (213, 94, 0)
+DARK_BLUE = (0, 114, 178)
+
+MASK_COLOR = BLUE
+DIFFERENCE_COLORS: Mapping[str, tuple[int, int, int]] = {
+    "true positive": BLUE,
+    "false positive": YELLOW,
+    "false negative": VERMILLION,
+}
+MASK_ALPHA = 0.3
+DIFFERENCE_ALPHA = 0.85
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Tints the pixels of a mask and draws their outline; all other pixels stay grey.
+
+    Args:
+      image: (H, W) float in [0, 1]; what lies outside is clipped.
+      mask: (H, W) bool or 0 and 1.
+
+    Returns:
+      (H, W, 3) uint8.
+
+    Raises:
+      ValueError: the shapes are not the same (H, W).
+    """
+    pixels = to_grey(image)
+    area = to_mask(mask, image)
+    _tint(pixels, area, MASK_COLOR, alpha=MASK_ALPHA)
+    inner = area
+    for _ in range(max(1, round(min(area.shape) / 256))):
+        inner = _erode(inner)
+    _tint(pixels, area & ~inner, MASK_COLOR, alpha=1.0)
+    return pixels
+
+
+def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndarray) -> np.ndarray:
+    """Tints true positives, false positives and false negatives as `DIFFERENCE_COLORS` says.
+
+    Args:
+      image: (H, W) float in [0, 1]; what lies outside is clipped.
+      true_mask: (H, W) bool or 0 and 1.
+      predicted_mask: (H, W) bool or 0 and 1.
+
+    Returns:
+      (H, W, 3) uint8; the pixels outside of both masks are grey.
+
+    Raises:
+      ValueError: the shapes are not the same (H, W).
+    """
+    pixels = to_grey(image)
+    truth, predicted = to_mask(true_mask, image), to_mask(predicted_mask, image)
+    areas = {
+        "true positive": truth & predicted,
+        "false positive": ~truth & predicted,
+        "false negative": truth & ~predicted,
+    }
+    for kind, area in areas.items():
+        _tint(pixels, area, DIFFERENCE_COLORS[kind], alpha=DIFFERENCE_ALPHA)
+    return pixels
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """(H, W) float in [0, 1] as (H, W, 3) uint8."""
+    if image.ndim != 2:
+        raise ValueError(f"A picture has the shape (H, W), not {image.shape}.")
+    levels = np.rint(255 * np.clip(image.astype(np.float64), 0, 1)).astype(np.uint8)
+    return np.repeat(levels[:, :, np.newaxis], 3, axis=2)
+
+
+def to_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The mask as (H, W) bool."""
+    if mask.shape != image.shape:
+        raise ValueError(f"The mask has the shape {mask.shape}, its picture {image.shape}.")
+    return mask.astype(bool)
+
+
+def _tint(pixels: np.ndarray, area: np.ndarray, color: tuple[int, int, int], *, alpha: float) -> None:
+    """Blends `color` into the pixels of `area`, in place; alpha 1 is the plain colour."""
+    pixels[area] = np.rint((1 - alpha) * pixels[area] + alpha * np.array(color))
+
+
+def _erode(area: np.ndarray) -> np.ndarray:
+    """Keeps the pixels whose four neighbours are set too; what lies beyond the edges counts as set."""
+    padded = np.pad(area, 1, constant_values=True)
+    eroded: np.ndarray = area & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return eroded
