@@ -93,3 +93,21 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     assert "stale" not in text
     assert text.count("[my_run](docs/my_run) | U-Net 8 | family, fold 1 | 32×32") == 1
     assert f"**{found['my_run']['dice']:.3f}**" in text
+
+
+def test_networks_are_compared_on_the_same_drawn_slices(run_script, trained, tmp_path):
+    drawn = run_script("draw_phantom_figures", f"--workdir={trained},{trained}", f"--output={tmp_path}")
+    assert drawn.returncode == 0, drawn.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"phantom_slices.png", "phantom_predictions.png"}
+
+
+def test_pictures_of_patients_are_never_drawn_for_the_readme(run_script, trained, tmp_path):
+    real = tmp_path / "real"
+    shutil.copytree(trained, real)
+    config = json.loads((real / "config.json").read_text())
+    config["data"]["dataset"] = "figshare"
+    (real / "config.json").write_text(json.dumps(config))
+    refused = run_script("draw_phantom_figures", f"--workdir={trained},{real}", f"--output={tmp_path / 'out'}")
+    assert refused.returncode == 1
+    assert re.search(r"real/config\.json: data\.dataset is not phantom", refused.stderr)
+    assert not (tmp_path / "out").exists()
