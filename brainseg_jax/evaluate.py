@@ -75,7 +75,8 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
         )
     summary = {
         "split": split,
-        "dataset": f"{config.data.dataset} in {data_dir}" if data_dir else config.data.dataset,
+        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
+        "trained_on": config.data.dataset,
         **summarize(scores),
         "threshold": threshold,
         "protocol": config.split.protocol,

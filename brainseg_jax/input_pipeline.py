@@ -52,6 +52,7 @@ class Dataset:
     """The prepared dataset: what is known of the slices, and their pixels on demand.
 
     Attributes:
+      name: the builder config, "figshare" or "phantom".
       table: every slice but its pixels, by ascending id.
     """
 
@@ -69,6 +70,7 @@ class Dataset:
             raise InputError(
                 f"config.data.dataset is {config!r}: set it to one of {', '.join(sorted(Builder.builder_configs))}."
             )
+        self.name = config
         builder = Builder(config=config, data_dir=data_dir or None)
         command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}"
         command += " --phantom=40" if config == "phantom" else ""

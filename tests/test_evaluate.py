@@ -1,6 +1,7 @@
 """Scores: counted again from the masks, summed by hand, at the slices' own size."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,7 @@ import pytest
 from brainseg_jax import evaluate, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluate import SliceScore
-from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
+from brainseg_jax.figshare_brain_tumor import archives, mat_file, phantom, prepare
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.predict import Predictor
 
@@ -109,6 +110,23 @@ def test_figures_show_the_best_the_median_and_the_worst(scored):
         "test_median.png",
         "test_worst.png",
     }
+
+
+def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path):
+    (tmp_path / "in").mkdir()
+    drawn = [(slice_, fold) for slice_, fold in phantom.phantom_slices(patients=10, seed=9, size=64)][:6]
+    folds = np.ones(3064, np.int64)
+    for slice_, _ in drawn:
+        data = mat_file.write_slice(dataclasses.replace(slice_, is_phantom=False))
+        (tmp_path / "in" / f"{slice_.slice_id}.mat").write_bytes(data)
+    (tmp_path / "in" / "cvind.mat").write_bytes(mat_file.write_folds(folds))
+    source = archives.find_source(tmp_path / "in")
+    other = tmp_path / "other"
+    prepare.build_dataset(source, manual_dir=tmp_path / "in", data_dir=other, config="figshare", overwrite=False)
+    summary = evaluate.evaluate(trained, split="all", data_dir=str(other), output=tmp_path / "out")
+    assert summary["dataset"] == f"figshare in {other}"
+    assert summary["trained_on"] == "phantom"
+    assert summary["slices"] == 6
 
 
 def test_another_dataset_is_scored_whole(trained, tmp_path):
