@@ -18,6 +18,8 @@ setup(
         "tensorflow-datasets>=4.9.10",  # the dataset builder; runs without TensorFlow
         "array_record>=0.8.6",  # the form in which TFDS reads without TensorFlow
         "importlib_resources>=6",  # TFDS imports it and does not declare it
+        "grain>=0.2.18",  # streams slices that do not fit in device memory
+        "psutil>=6",  # free memory, where the device is the host
         "ml_collections>=1.1",  # configuration files
         "absl-py>=2.1",  # flags
         "h5py>=3.11",  # MATLAB v7.3 files
@@ -37,6 +39,7 @@ setup(
             "mlcroissant>=1.0",  # likewise
             "dill>=0.3.8",  # TFDS's test case likewise
         ],
+        "bench": ["torch>=2.9"],  # what scripts/benchmark.py measures against
         "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
     },
 )

@@ -70,22 +70,22 @@ class Checkpoints:
         if not saved:
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
-    def restore(self, epoch: int | None, target: TrainState) -> TrainState:
+    def restore(self, epoch: int | None, target: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
         """Restores a state.
 
         Args:
           epoch: which.
           target: a state, or its shapes (`jax.eval_shape`), of the same network and optimizer.
+          sharding: where the arrays shall be, whatever devices the checkpoint was written from.
 
         Returns:
-          The state on the devices of this process.
+          The state.
 
         Raises:
           InputError: there is no such checkpoint, or it is of another network.
         """
         if epoch is None:
             raise InputError(f"{self._directory} holds no checkpoint: train first, or name another --workdir.")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes: Any = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target._asdict()
         )

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from brainseg_jax import runtime
 from brainseg_jax.errors import InputError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags, runs `main` and exits.
+    """Settles what JAX needs (`runtime.set_up`), parses the flags, runs `main` and exits.
 
     An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
     program with one sentence on standard error and exit code 1; an interrupt with exit code 130.
@@ -28,6 +29,7 @@ def run(main: Callable[[], None]) -> None:
         except Exception as error:
             _fail(_explain(error))
 
+    runtime.set_up()
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     app.run(guarded, flags_parser=_parse)

@@ -11,12 +11,15 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
-def describe_environment() -> dict[str, object]:
+def describe_environment(*, devices: int = 1) -> dict[str, object]:
     """Describes the code, the libraries and the machine of this process.
+
+    Args:
+      devices: how many devices were used.
 
     Returns:
       `commit` (with "+changes" where tracked files differ from it; None outside a checkout), `versions` by package,
-      `python`, `device` (JAX's name of it), `devices` (how many) and `cores`.
+      `python`, `device` (JAX's name of it), `devices` and `cores`.
     """
     device = jax.devices()[0]
     return {
@@ -24,7 +27,7 @@ def describe_environment() -> dict[str, object]:
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "device": device.device_kind,
-        "devices": jax.device_count(),
+        "devices": devices,
         "cores": os.cpu_count(),
     }
 

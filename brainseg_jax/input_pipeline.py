@@ -1,13 +1,14 @@
-"""The prepared dataset → arrays: scaling, resizing, and the order of the slices in an epoch.
+"""The prepared dataset → arrays in their most compact form: reading, scaling, resizing, packing.
 
 Pictures are min-max scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the
 network's square. Sides that are not equal are padded with black to a square first.
 """
 
 import functools
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import Builder
 from brainseg_jax.slice_table import SliceTable
 
-PICTURE_LEVELS = 65535  # pictures wait in device memory as uint16: half of float32, and an int16 range loses nothing
+# A picture's values wait as uint16, half of float32. The pictures are int16, so no two of a slice's grey levels fall
+# together in it; uint8 would leave 256 of the thousands that a scanner gives. A mask waits as bits.
+PICTURE_LEVELS = 65535
 
 
 class Record(NamedTuple):
@@ -37,15 +40,20 @@ class Record(NamedTuple):
 
 
 class Slices(NamedTuple):
-    """N slices at the network's resolution, on the device.
+    """Slices at the network's resolution, packed: 2 bytes and a bit a pixel. NumPy arrays or JAX's.
 
     Attributes:
-      images: (N, S, S) uint16; 0..65535 stands for 0..1.
-      masks: (N, S, S) bool.
+      images: (..., S, S) uint16; 0..65535 stands for 0..1.
+      masks: (..., S, S/8) uint8, eight pixels of a row a byte, the first in its highest bit.
     """
 
-    images: Array
-    masks: Array
+    images: Any
+    masks: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that both arrays take."""
+        return self.images.nbytes + self.masks.nbytes
 
 
 class Dataset:
@@ -138,65 +146,41 @@ def from_network_size(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarr
 
 
 def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int) -> Slices:
-    """Reads slices into device memory at the network's resolution.
+    """Reads slices at the network's resolution.
 
     Args:
       dataset: the prepared dataset.
       slice_ids: (N,) which, in this order.
-      image_size: side S of the network's input.
+      image_size: side S of the network's input, a multiple of 8.
 
     Returns:
-      The N slices. A mask's pixel is tumour where at least half of what it covers is.
+      The N slices, NumPy arrays. A mask's pixel is tumour where at least half of what it covers is. The arrays lie in
+      files without a name, so that a dataset larger than the memory can be read from the disk.
     """
-    images = np.empty((len(slice_ids), image_size, image_size), np.uint16)
-    masks = np.empty(images.shape, bool)
+    shape = (len(slice_ids), image_size, image_size)
+    slices = Slices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
     for row, record in enumerate(dataset.read(slice_ids)):
         picture = to_network_size(scale_image(record.image), size=image_size)
-        images[row] = np.rint(picture.clip(0, 1) * PICTURE_LEVELS)
-        masks[row] = to_network_size(record.mask, size=image_size) >= 0.5
-    return Slices(jax.device_put(images), jax.device_put(masks))
+        mask = to_network_size(record.mask, size=image_size) >= 0.5
+        slices.images[row], slices.masks[row] = pack(picture, mask)
+    return slices
 
 
-def take_batch(slices: Slices, rows: Array) -> tuple[Array, Array]:
-    """Gathers a batch on the device.
-
-    Args:
-      slices: N slices.
-      rows: (B,) integers, which.
-
-    Returns:
-      Pictures (B, S, S, 1) float32 in [0, 1] and masks (B, S, S, 1) float32, 0 or 1.
-    """
-    images = slices.images[rows].astype(jnp.float32) / PICTURE_LEVELS
-    return images[..., None], slices.masks[rows].astype(jnp.float32)[..., None]
+def pack(picture: np.ndarray, mask: np.ndarray) -> Slices:
+    """Pictures (..., S, S) float32 in [0, 1] and masks of the same shape, bool, in the form of `Slices`."""
+    return Slices(np.rint(picture.clip(0, 1) * PICTURE_LEVELS).astype(np.uint16), np.packbits(mask, axis=-1))
 
 
-def epoch_batches(*, seed: int, epoch: int, slices: int, batch_size: int) -> np.ndarray:
-    """The batches of an epoch, from the seed and the epoch alone.
-
-    Args:
-      seed: the run's seed.
-      epoch: 1 for the first.
-      slices: how many there are.
-      batch_size: slices a batch.
-
-    Returns:
-      (slices // batch_size, batch_size) int32 rows, each at most once: the rest of the permutation sits this epoch
-      out, so that every batch has one shape and batch norm sees no filling.
-    """
-    order = np.random.default_rng((seed, epoch)).permutation(slices).astype(np.int32)
-    return order[: slices // batch_size * batch_size].reshape(-1, batch_size)
+def unpack(slices: Slices) -> tuple[Array, Array]:
+    """Undoes `pack` on the device: (B, S, S) slices to pictures in [0, 1] and masks 0 or 1, (B, S, S, 1) float32."""
+    images = slices.images.astype(jnp.float32) / PICTURE_LEVELS
+    masks = jnp.unpackbits(slices.masks, axis=-1).astype(jnp.float32)
+    return images[..., None], masks[..., None]
 
 
-def padded_batches(slices: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All slices in order, in batches of one shape.
-
-    Yields:
-      rows (batch_size,) int32 and weights (batch_size,) float32, 0 where the last batch is filled up.
-    """
-    for first in range(0, slices, batch_size):
-        rows = np.arange(first, first + batch_size, dtype=np.int32)
-        yield np.minimum(rows, slices - 1), (rows < slices).astype(np.float32)
+def _array_in_file(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the file, which has no name, until nobody needs it
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def _resize(square: np.ndarray, size: int) -> np.ndarray:

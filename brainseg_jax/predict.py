@@ -1,18 +1,20 @@
 """Masks from a trained network: for arrays, and for files."""
 
+import functools
 import glob
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, SingleDeviceSharding
 from PIL import Image, UnidentifiedImageError
 
-from brainseg_jax import workdir
+from brainseg_jax import parallel, workdir
 from brainseg_jax.checkpoint import Checkpoints
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import mat_file
@@ -50,9 +52,10 @@ class Predictor:
         )
         if not (directory / "checkpoints").is_dir():
             raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
+        devices = jax.local_devices()
         with Checkpoints(directory / "checkpoints") as checkpoints:
             best = checkpoints.best_epoch()
-            self._variables: Variables = checkpoints.restore(best, shapes).variables
+            variables: Variables = checkpoints.restore(best, shapes, SingleDeviceSharding(devices[0])).variables
         self.epoch = best
         self.threshold = float(config.evaluation.threshold)
         self._size = config.data.image_size
@@ -61,7 +64,13 @@ class Predictor:
             logits: Any = model.apply(variables, images, train=False)
             return jax.nn.sigmoid(logits)
 
+        @functools.cache
+        def on_devices(count: int) -> tuple[Mesh, Variables]:
+            mesh = Mesh(np.array(devices[:count]), (parallel.AXIS,))
+            return mesh, parallel.put(variables, parallel.replicated(mesh))
+
         self._probabilities = jax.jit(probabilities)
+        self._on_devices = on_devices
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predicts.
@@ -73,10 +82,12 @@ class Predictor:
           For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the picture's own size.
         """
         inputs = np.stack([to_network_size(scale_image(image), size=self._size) for image in images])
-        # The batch is filled up to a power of two, so that few shapes are compiled.
+        # The batch is filled up to a power of two, so that few shapes are compiled, and divided among the devices.
         filled = 1 << (len(images) - 1).bit_length()
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
-        outputs = np.asarray(self._probabilities(self._variables, jnp.asarray(inputs)[..., None]))[..., 0]
+        mesh, variables = self._on_devices(math.gcd(filled, 1 << (jax.local_device_count().bit_length() - 1)))
+        batch = parallel.put(inputs[..., None], parallel.divided(mesh, axis=0))
+        outputs = np.asarray(self._probabilities(variables, batch))[..., 0]
         return [from_network_size(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
 
 

@@ -1,5 +1,6 @@
 """Training: the jitted step, the evaluation pass and the loop over the epochs."""
 
+import contextlib
 import functools
 import math
 import time
@@ -14,13 +15,25 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
+from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from brainseg_jax import figures, metrics, splits, workdir
+from brainseg_jax import figures, metrics, parallel, splits, workdir
+from brainseg_jax.augment import Augmentation, augment
+from brainseg_jax.batches import (
+    Load,
+    Supply,
+    choose_steps_per_call,
+    epoch_batches,
+    make_supply,
+    padded_batches,
+    scan_batches,
+)
 from brainseg_jax.checkpoint import Checkpoints
+from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
-from brainseg_jax.input_pipeline import Dataset, Slices, epoch_batches, load_slices, padded_batches, take_batch
+from brainseg_jax.input_pipeline import Dataset, Slices, load_slices, unpack
 from brainseg_jax.losses import LossFunction, create_loss
 from brainseg_jax.models import create_model
 from brainseg_jax.train_state import (
@@ -33,34 +46,36 @@ from brainseg_jax.train_state import (
 
 
 class BatchMetrics(NamedTuple):
-    """Sums over a batch, (), float32: of the slices' losses, of their Dice, and how many slices."""
+    """Sums over a batch, float32: of the slices' losses, of their Dice, and how many slices; (K,) for K batches."""
 
     loss: Array
     dice: Array
     slices: Array
 
 
-TrainStep = Callable[[TrainState, Slices, Array], tuple[TrainState, BatchMetrics]]
-EvaluationStep = Callable[[TrainState, Slices, Array, Array], BatchMetrics]
+TrainStep = Callable[[TrainState, Load], tuple[TrainState, BatchMetrics]]
+EvaluationStep = Callable[[TrainState, Load, Array], BatchMetrics]
 
 
-def make_train_step(key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction) -> TrainStep:
-    """Makes the jitted step; it takes over the memory of the state that it is given.
+def make_train_step(
+    key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction, augmentation: Augmentation
+) -> TrainStep:
+    """Makes the compiled step; it takes over the memory of the state that it is given.
 
     Args:
-      key: PRNG key of the run; the step's own randomness follows from it and `state.step`.
+      key: PRNG key of the run; a step's own randomness follows from it and `state.step`.
       model: the network.
       optimization: see `create_optimization`.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
+      augmentation: what happens to pictures and masks before the network sees them.
 
     Returns:
-      `train_step(state, slices, rows)`, rows (B,) int32: the next state and the batch's metrics.
+      `train_step(state, load)`: the state after the K batches of the load, and their metrics.
     """
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, slices: Slices, rows: Array) -> tuple[TrainState, BatchMetrics]:
-        images, masks = take_batch(slices, rows)
-        dropout_key = jax.random.fold_in(key, state.step)
+    def step(state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
+        augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
 
         def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updated = model.apply(
@@ -83,26 +98,33 @@ def make_train_step(key: Array, model: nn.Module, optimization: Optimization, lo
             plateau=state.plateau,
         )
         dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
-        count = jnp.float32(rows.shape[0])
+        count = jnp.float32(len(images))
         return next_state, BatchMetrics(loss * count, dice.sum(), count)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, load: Load) -> tuple[TrainState, BatchMetrics]:
+        return scan_batches(step, state, load)
 
     return train_step
 
 
 def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
-    """Makes the jitted evaluation of a batch.
+    """Makes the compiled evaluation of a load.
 
     Returns:
-      `evaluation_step(state, slices, rows, weights)`, weights (B,) 0 where the batch is filled up: sums of the rest.
+      `evaluation_step(state, load, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
     """
 
-    @jax.jit
-    def evaluation_step(state: TrainState, slices: Slices, rows: Array, weights: Array) -> BatchMetrics:
-        images, masks = take_batch(slices, rows)
+    def step(state: TrainState, slices: Slices, weights: Array) -> tuple[TrainState, BatchMetrics]:
+        images, masks = unpack(slices)
         logits: Any = model.apply(state.variables, images, train=False)
         dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
         losses = loss_function(logits, masks)
-        return BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
+        return state, BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
+
+    @jax.jit
+    def evaluation_step(state: TrainState, load: Load, weights: Array) -> BatchMetrics:
+        return scan_batches(step, state, load, weights)[1]
 
     return evaluation_step
 
@@ -120,40 +142,57 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     """
     model = create_model(**config.model)
     loss_function = create_loss(config.train.loss)
+    augmentation = Augmentation(**config.augmentation)
     _check(config, stride=model.stride)
+    mesh = parallel.make_mesh(batch_size=config.train.batch_size, cpu_devices=config.train.cpu_devices)
     dataset = Dataset(config.data.data_dir, config=config.data.dataset)
     parts = splits.make_splits(dataset.table, **config.split)
-    print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
     if parts["train"].size < config.train.batch_size:
         raise InputError(
             f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
             "train on: lower it."
         )
-    workdir.start_run(directory, config, parts, splits.overlaps(dataset.table, parts))
+    if parallel.is_primary():
+        print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
+        workdir.start_run(
+            directory, config, parts, splits.overlaps(dataset.table, parts), describe_environment(devices=mesh.size)
+        )
 
     optimization = create_optimization(**config.optimizer)
-    init_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = create_train_state(init_key, model, optimization, image_size=config.data.image_size)
+    state = parallel.put(state, parallel.replicated(mesh))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
         if checkpoints.latest_epoch() is not None:
-            state = checkpoints.restore(checkpoints.latest_epoch(), state)
+            state = checkpoints.restore(checkpoints.latest_epoch(), state, parallel.replicated(mesh))
             first_epoch += checkpoints.latest_epoch() or 0
-            print(f"Going on after epoch {first_epoch - 1} of {config.train.epochs}.")
+            _say(f"Going on after epoch {first_epoch - 1} of {config.train.epochs}.")
         rows = workdir.read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
-            train_slices = load_slices(dataset, parts["train"], image_size=config.data.image_size)
-            validation_slices = load_slices(dataset, parts["validation"], image_size=config.data.image_size)
-        train_step = make_train_step(dropout_key, model, optimization, loss_function)
+            training, validating = (
+                make_supply(
+                    load_slices(dataset, parts[part], image_size=config.data.image_size),
+                    mesh,
+                    residency=config.data.residency,
+                )
+                for part in ("train", "validation")
+            )
+        train_step = make_train_step(step_key, model, optimization, loss_function, augmentation)
         evaluation_step = make_evaluation_step(model, loss_function)
-        with SummaryWriter(str(directory / "tensorboard"), purge_step=first_epoch) as tensorboard:
+        with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
                 learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
-                state, train = _train_epoch(config, train_step, state, train_slices, epoch, checkpoints)
+                state, train = _train_epoch(config, train_step, state, training, epoch, checkpoints)
                 seconds = time.perf_counter() - start
                 validation = evaluate_slices(
-                    evaluation_step, state, validation_slices, batch_size=config.train.batch_size
+                    evaluation_step,
+                    state,
+                    validating,
+                    mesh,
+                    batch_size=config.train.batch_size,
+                    steps_per_call=config.train.steps_per_call,
                 )
                 _require_finite(validation["loss"], f"validation loss of epoch {epoch}", config, checkpoints)
                 state = observe_validation_loss(state, optimization, validation["loss"])
@@ -167,28 +206,37 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     "slices_per_second": train["slices"] / seconds,
                 }
                 rows.append(row)
-                workdir.write_metrics(directory, rows)
                 checkpoints.save(epoch, state, validation_loss=validation["loss"])
+                if not parallel.is_primary():
+                    continue
+                workdir.write_metrics(directory, rows)
                 for name, value in row.items():
                     tensorboard.add_scalar(name, value, epoch)
                 figures.learning_curves(
                     rows, directory / "figures" / "learning_curves.png", title=workdir.describe_run(config)
                 )
-                print(
+                _say(
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
-                    f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s",
-                    flush=True,
+                    f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
 
 
 def evaluate_slices(
-    evaluation_step: EvaluationStep, state: TrainState, slices: Slices, *, batch_size: int
+    evaluation_step: EvaluationStep,
+    state: TrainState,
+    supply: Supply,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    steps_per_call: int = 0,
 ) -> dict[str, float]:
     """Means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
-    sums = [
-        evaluation_step(state, slices, jnp.asarray(rows), jnp.asarray(weights))
-        for rows, weights in padded_batches(len(slices.images), batch_size)
-    ]
+    batches, weights = padded_batches(len(supply), batch_size)
+    steps = choose_steps_per_call(steps_per_call, supply, batches=len(batches))
+    sums = []
+    for first, load in zip(range(0, len(batches), steps), supply.loads(batches, steps_per_call=steps), strict=True):
+        of_load = parallel.put(weights[first : first + steps], parallel.divided(mesh, axis=1))
+        sums.append(evaluation_step(state, load, of_load))
     return _means(sums)
 
 
@@ -196,42 +244,65 @@ def _train_epoch(
     config: ml_collections.ConfigDict,
     train_step: TrainStep,
     state: TrainState,
-    slices: Slices,
+    supply: Supply,
     epoch: int,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, dict[str, float]]:
-    batches = epoch_batches(
-        seed=config.seed, epoch=epoch, slices=len(slices.images), batch_size=config.train.batch_size
-    )
+    batch_size = config.train.batch_size
+    batches = epoch_batches(seed=config.seed, epoch=epoch, slices=len(supply), batch_size=batch_size)
+    steps = choose_steps_per_call(config.train.steps_per_call, supply, batches=len(batches))
+    steps_before = int(state.step)
     done: list[BatchMetrics] = []
     bar = tqdm(
-        batches, desc=f"epoch {epoch}/{config.train.epochs}", unit="batch", leave=False, mininterval=1, disable=None
+        total=len(batches),
+        desc=f"epoch {epoch}/{config.train.epochs}",
+        unit="batch",
+        leave=False,
+        mininterval=1,
+        disable=None if parallel.is_primary() else True,
     )
     shown = time.perf_counter()
-    for rows in bar:
-        state, sums = train_step(state, slices, jnp.asarray(rows))
-        done.append(sums)
-        # The step before the last is read, so that the device is never waited for.
-        if len(done) > 1 and time.perf_counter() - shown > 1:
-            shown = time.perf_counter()
-            means = _means(done[-20:-1])
-            _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
-            rate = bar.format_dict["rate"] or 0.0
-            bar.set_postfix(
-                loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate * rows.size:.0f}"
-            )
-    for step, sums in enumerate(jax.device_get(done), start=int(state.step) - len(done) + 1):
-        _require_finite(float(sums.loss), f"loss at step {step}", config, checkpoints)
+    # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
+    with bar, jax.transfer_guard("disallow"):
+        for load in supply.loads(batches, steps_per_call=steps):
+            state, sums = train_step(state, load)
+            done.append(sums)
+            bar.update(sums.slices.size)
+            # The call before the last is read, so that the device is never waited for.
+            if len(done) > 1 and time.perf_counter() - shown > 1:
+                shown = time.perf_counter()
+                means = _means(done[-20:-1])
+                _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
+                rate = bar.format_dict["rate"] or 0.0
+                bar.set_postfix(
+                    loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate * batch_size:.0f}"
+                )
+    losses = np.concatenate([sums.loss for sums in jax.device_get(done)])
+    for step in np.flatnonzero(~np.isfinite(losses))[:1]:
+        _require_finite(float(losses[step]), f"loss at step {steps_before + step + 1}", config, checkpoints)
     return state, _means(done)
 
 
 def _means(sums: list[BatchMetrics]) -> dict[str, float]:
-    total = BatchMetrics(*np.sum(np.array(jax.device_get(sums), np.float64), axis=0))
+    total = BatchMetrics(
+        *(np.concatenate(of_calls).sum(dtype=np.float64) for of_calls in zip(*jax.device_get(sums), strict=True))
+    )
     return {
         "loss": float(total.loss / total.slices),
         "dice": float(total.dice / total.slices),
         "slices": float(total.slices),
     }
+
+
+def _say(message: str) -> None:
+    if parallel.is_primary():
+        print(message, flush=True)
+
+
+def _tensorboard(directory: Path, first_epoch: int) -> Any:
+    if not parallel.is_primary():
+        return contextlib.nullcontext()
+    return SummaryWriter(str(directory / "tensorboard"), purge_step=first_epoch)
 
 
 def _require_finite(loss: float, name: str, config: ml_collections.ConfigDict, checkpoints: Checkpoints) -> None:
@@ -251,6 +322,8 @@ def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
     for name, value, least in (
         ("train.epochs", config.train.epochs, 1),
         ("train.batch_size", config.train.batch_size, 1),
+        ("train.steps_per_call", config.train.steps_per_call, 0),
+        ("train.cpu_devices", config.train.cpu_devices, 0),
         ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
     ):
         if value < least:

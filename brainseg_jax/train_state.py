@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
@@ -103,7 +104,7 @@ def create_train_state(key: Array, model: nn.Module, optimization: Optimization,
 
 def observe_validation_loss(state: TrainState, optimization: Optimization, validation_loss: float) -> TrainState:
     """Tells the schedule the epoch's validation loss; the learning rate may fall."""
-    _, plateau = optimization.schedule.update({}, state.plateau, value=jnp.float32(validation_loss))
+    _, plateau = optimization.schedule.update({}, state.plateau, value=np.float32(validation_loss))
     return state._replace(plateau=plateau)
 
 

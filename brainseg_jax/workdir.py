@@ -8,14 +8,17 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 
 NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
 
 
 def start_run(
-    directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], overlaps: Mapping[str, Any]
+    directory: Path,
+    config: ml_collections.ConfigDict,
+    parts: Mapping[str, np.ndarray],
+    overlaps: Mapping[str, Any],
+    environment: Mapping[str, Any],
 ) -> None:
     """Writes config.json, environment.json and splits.json, or checks that the run there is the same.
 
@@ -24,9 +27,10 @@ def start_run(
       config: the run's configuration.
       parts: the slice ids of each part.
       overlaps: see `splits.overlaps`.
+      environment: see `environment.describe_environment`.
 
     Raises:
-      InputError: the workdir holds a run of another config (more epochs are fine) or of other slices.
+      InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
     """
     settings = json.loads(config.to_json())
     members = {part: slice_ids.tolist() for part, slice_ids in parts.items()}
@@ -40,7 +44,7 @@ def start_run(
     else:
         directory.mkdir(parents=True, exist_ok=True)
         _write_json(directory / "splits.json", {"parts": members, "overlaps": overlaps})
-        _write_json(directory / "environment.json", describe_environment())
+        _write_json(directory / "environment.json", environment)
     _write_json(directory / "config.json", settings)
 
 
@@ -93,10 +97,14 @@ def describe_run(config: ml_collections.ConfigDict) -> str:
     )
 
 
+# What a run may be gone on with: more epochs, the dataset in another place, other hardware.
+_MAY_CHANGE = ("train.epochs", "train.steps_per_call", "train.cpu_devices", "data.data_dir", "data.residency")
+
+
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
     before, now = _flat(_read_json(directory / "config.json")), _flat(settings)
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and key not in ("train.epochs", "data.data_dir"):
+        if before.get(key) != now.get(key) and key not in _MAY_CHANGE:
             raise InputError(
                 f"{directory / 'config.json'} has {key} = {before.get(key)!r}, this command {now.get(key)!r}: name "
                 "another --workdir for another run, or the same settings to go on."

@@ -13,6 +13,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # the TFDS root that prepare_data.py wrote to; "" for TFDS's own default
     config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
 
+    config.data.residency = "auto"  # where slices wait: "device" memory, or the host's, from which they "stream"
+
+    config.augmentation = ml_collections.ConfigDict()  # at random, slice by slice, picture and mask alike; 0 for none
+    config.augmentation.flip = 0.0  # probability of a left-right flip, in [0, 1]
+    config.augmentation.rotation = 0.0  # degrees, up to so many either way
+    config.augmentation.scale = 0.0  # sides up to this share longer or shorter, in [0, 1)
+    config.augmentation.shift = 0.0  # up to this share of the side in either direction
+    config.augmentation.elastic = 0.0  # standard deviation of a smooth displacement, as a share of the side
+    config.augmentation.gamma = 0.0  # standard deviation of the natural logarithm of an exponent of the intensities
+    config.augmentation.contrast = 0.0  # intensities up to this share further from or nearer to their mean, in [0, 1)
+    config.augmentation.noise = 0.0  # standard deviation of Gaussian noise, up to; the range of a picture is 1
+
     config.split = ml_collections.ConfigDict()
     config.split.protocol = "slice"  # "slice" (as published; leaks), "official" or "family"
     config.split.fold = 1  # the test fold under "official" and "family", 1..5
@@ -28,6 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 30
     config.train.batch_size = 8  # slices a step
+    config.train.steps_per_call = 0  # steps that one compiled call takes; 0: all of an epoch on a GPU, one on a CPU
+    config.train.cpu_devices = 0  # on a CPU, devices that share a batch; 0: as many of the cores as divide it
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
 
     config.optimizer = ml_collections.ConfigDict()

@@ -9,13 +9,17 @@ from brainseg_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is gone on with.", required=True)
+CLUSTER = flags.DEFINE_string(
+    "cluster", "", "For several processes: auto (SLURM, Open MPI, clouds) or HOST:PORT,PROCESSES,PROCESS."
+)
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     """Trains."""
-    from brainseg_jax import train  # after the flags, so that --help and mistakes answer at once
+    from brainseg_jax import parallel, train  # after the flags, so that --help and mistakes answer at once
 
+    parallel.join_processes(CLUSTER.value)
     train.train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
 
 

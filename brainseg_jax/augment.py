@@ -1,0 +1,124 @@
+"""Random changes of pictures and masks in training, on the device, inside the compiled step.
+
+Flip, rotation, scale, shift and elastic deformation are one warp, so that a picture is interpolated once: linearly,
+with black beyond its edges; its mask likewise and then cut at one half. Every change whose strength is 0 is left out of
+the compiled program; with all at 0 pictures and masks pass as they are.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from brainseg_jax.errors import InputError
+
+ELASTIC_KNOTS = 5  # the elastic displacement is drawn on so many points a side and interpolated smoothly
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Strengths; 0 leaves a change out. configs/default.py explains each.
+
+    Raises:
+      InputError: a strength is outside its range.
+    """
+
+    flip: float
+    rotation: float
+    scale: float
+    shift: float
+    elastic: float
+    gamma: float
+    contrast: float
+    noise: float
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for name, value in dataclasses.asdict(self).items():
+            top = {"flip": 1.0, "rotation": 180.0, "scale": 0.99, "contrast": 0.99}.get(name, float("inf"))
+            if not 0 <= value <= top:
+                raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {top}.")
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels move."""
+        return any((self.flip, self.rotation, self.scale, self.shift, self.elastic))
+
+
+def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentation) -> tuple[Array, Array]:
+    """Changes each slice in its own way.
+
+    Args:
+      key: PRNG key; the same key gives the same changes.
+      images: (B, S, S, 1) float32 in [0, 1].
+      masks: (B, S, S, 1) float32, 0 or 1.
+      augmentation: the strengths.
+
+    Returns:
+      Pictures (B, S, S, 1) in [0, 1] and masks, 0 or 1.
+    """
+    warp_key, intensity_key = jax.random.split(key)
+    if augmentation.warps:
+        keys = jax.random.split(warp_key, len(images))
+        points = jax.vmap(lambda one: _source_points(one, images.shape[1], augmentation))(keys)
+        warped = jax.vmap(_sample)(jnp.concatenate([images, masks], axis=-1), points)
+        images, masks = warped[..., :1], (warped[..., 1:] >= 0.5).astype(jnp.float32)
+    if augmentation.gamma or augmentation.contrast or augmentation.noise:
+        images = _change_intensities(intensity_key, images, augmentation)
+    return images, masks
+
+
+def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
+    """Where each pixel of the result is taken from, (S, S, 2) rows and columns, for one slice."""
+    flip_key, angle_key, scale_key, shift_key, elastic_key = jax.random.split(key, 5)
+    middle = (side - 1) / 2
+    steps = jnp.arange(side, dtype=jnp.float32) - middle
+    rows, columns = jnp.meshgrid(steps, steps, indexing="ij")
+    angle = jnp.deg2rad(jax.random.uniform(angle_key, minval=-1.0) * strength.rotation)
+    scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * strength.scale
+    sign = jnp.where(jax.random.bernoulli(flip_key, strength.flip), -1.0, 1.0)
+    shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * strength.shift * side
+    points = jnp.stack(
+        [
+            (jnp.cos(angle) * rows - jnp.sin(angle) * columns) / scale + shift[0],
+            sign * (jnp.sin(angle) * rows + jnp.cos(angle) * columns) / scale + shift[1],
+        ],
+        axis=-1,
+    )
+    if strength.elastic:
+        knots = jax.random.normal(elastic_key, (ELASTIC_KNOTS, ELASTIC_KNOTS, 2)) * strength.elastic * side
+        points = points + jax.image.resize(knots, (side, side, 2), "cubic")
+    return points + middle
+
+
+def _sample(picture: Array, points: Array) -> Array:
+    """Linear interpolation of (S, S, C) at (S, S, 2) rows and columns; 0 beyond the edges."""
+    side = picture.shape[0]
+    low = jnp.floor(points)
+    weights = points - low
+    low = low.astype(jnp.int32)
+    result = jnp.zeros_like(picture)
+    for down in (0, 1):
+        for right in (0, 1):
+            corner = low + jnp.array([down, right], jnp.int32)
+            inside = ((corner >= 0) & (corner < side)).all(-1)
+            row, column = jnp.moveaxis(jnp.clip(corner, 0, side - 1), -1, 0)
+            share = jnp.abs(1 - down - weights[..., 0]) * jnp.abs(1 - right - weights[..., 1])
+            result += jnp.where(inside, share, 0.0)[..., None] * picture[row, column]
+    return result
+
+
+def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Array:
+    gamma_key, contrast_key, level_key, noise_key = jax.random.split(key, 4)
+    one_each = (len(images), 1, 1, 1)
+    if strength.gamma:
+        exponent = jnp.exp(jax.random.normal(gamma_key, one_each) * strength.gamma)
+        images = jnp.maximum(images, 1e-6) ** exponent
+    if strength.contrast:
+        factor = 1 + jax.random.uniform(contrast_key, one_each, minval=-1.0) * strength.contrast
+        mean = images.mean(axis=(1, 2, 3), keepdims=True)
+        images = mean + factor * (images - mean)
+    if strength.noise:
+        level = jax.random.uniform(level_key, one_each) * strength.noise
+        images = images + level * jax.random.normal(noise_key, images.shape)
+    return images.clip(0.0, 1.0)

@@ -1,0 +1,107 @@
+"""Many devices and many processes: one `Mesh` with one axis, along which the slices of a batch are divided.
+
+Everything else (parameters, optimizer, statistics) is on every device. The compiled step is the same on one device and
+on many; XLA adds the sums over devices, those of batch norm among them, so that its statistics are the whole batch's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from brainseg_jax.errors import InputError
+
+AXIS = "batch"
+
+
+def join_processes(cluster: str) -> None:
+    """Makes this process one of several that train together; before any other use of JAX.
+
+    Args:
+      cluster: "" for a process alone; "auto" where SLURM, Open MPI or a cloud's launcher tells who is who; or
+        "HOST:PORT,PROCESSES,PROCESS": the address of process 0, how many there are, and which this is, from 0.
+
+    Raises:
+      InputError: `cluster` is none of these, or the others cannot be reached.
+    """
+    if not cluster:
+        return
+    try:
+        if cluster == "auto":
+            jax.distributed.initialize()
+        else:
+            address, processes, process = cluster.split(",")
+            jax.distributed.initialize(address, int(processes), int(process))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--cluster={cluster} did not work ({' '.join(str(error).split())[:200]}): give auto under SLURM, Open MPI "
+            "or a cloud's launcher, otherwise HOST:PORT,PROCESSES,PROCESS, for instance node1:1234,2,0."
+        ) from error
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return jax.process_index() == 0
+
+
+def make_mesh(*, batch_size: int, cpu_devices: int = 0) -> Mesh:
+    """The devices that share a batch: all GPUs of all processes, or as many of a CPU's cores as divide it.
+
+    Args:
+      batch_size: slices a step, over all devices.
+      cpu_devices: how many of a lone process's CPU devices to use; 0 for as many as divide the batch.
+
+    Raises:
+      InputError: the devices cannot share the batch evenly.
+    """
+    devices = jax.devices()
+    if jax.process_count() == 1 and devices[0].platform == "cpu":
+        if not cpu_devices:
+            cpu_devices = max(count for count in range(1, len(devices) + 1) if batch_size % count == 0)
+        devices = devices[:cpu_devices]
+    if batch_size % len(devices):
+        below = batch_size // len(devices) * len(devices)
+        sizes = " or ".join(str(size) for size in (below, below + len(devices)) if size)
+        raise InputError(
+            f"config.train.batch_size is {batch_size}, which {len(devices)} devices cannot share evenly: set it to "
+            f"{sizes}, or to another multiple of {len(devices)}."
+        )
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def divided(mesh: Mesh, *, axis: int) -> NamedSharding:
+    """An array divided among the devices along `axis`."""
+    return NamedSharding(mesh, PartitionSpec(*axis * [None], AXIS))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process has whole → arrays on the devices; a process sends its own devices' parts only."""
+    return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+
+
+def put_part(part: Any, sharding: NamedSharding) -> Any:
+    """Arrays of which every process has the part for its own devices → arrays on all devices."""
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), part)
+
+
+def part_of_process(mesh: Mesh, batch_size: int) -> slice:
+    """Which slices of a batch the devices of this process work on."""
+    share = batch_size // mesh.size
+    mine = [index for index, device in enumerate(mesh.devices) if device.process_index == jax.process_index()]
+    return slice(mine[0] * share, (mine[-1] + 1) * share)
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Array:
+    if jax.process_count() == 1:
+        return jax.device_put(leaf, sharding)
+    values = np.asarray(leaf)
+    part: Callable[[Any], np.ndarray] = lambda index: values[index]  # noqa: E731
+    return jax.make_array_from_callback(values.shape, sharding, part)
