@@ -16,7 +16,6 @@ from jax import Array
 from jax.sharding import Mesh
 
 from brainseg_jax import parallel
-from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Slices
 
 RESIDENCIES = ("auto", "device", "stream")
@@ -101,12 +100,7 @@ def make_supply(slices: Slices, mesh: Mesh, *, residency: str) -> Supply:
       slices: NumPy arrays.
       mesh: the devices.
       residency: "device", "stream", or "auto": on the devices if they fit in half of what is free there.
-
-    Raises:
-      InputError: `residency` is none of these.
     """
-    if residency not in RESIDENCIES:
-        raise InputError(f"config.data.residency is {residency!r}: set it to one of {', '.join(RESIDENCIES)}.")
     fits = slices.nbytes <= SHARE_FOR_SLICES * _free_memory(mesh)
     return (
         DeviceSupply(slices, mesh)

@@ -70,13 +70,16 @@ class Checkpoints:
         if not saved:
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
-    def restore(self, epoch: int | None, target: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
+    def restore(
+        self, epoch: int | None, target: TrainState, sharding: jax.sharding.Sharding | None = None
+    ) -> TrainState:
         """Restores a state.
 
         Args:
           epoch: which.
           target: a state, or its shapes (`jax.eval_shape`), of the same network and optimizer.
-          sharding: where the arrays shall be, whatever devices the checkpoint was written from.
+          sharding: where the arrays shall be, whatever devices the checkpoint was written from; None for the first
+            device of this process.
 
         Returns:
           The state.
@@ -86,6 +89,7 @@ class Checkpoints:
         """
         if epoch is None:
             raise InputError(f"{self._directory} holds no checkpoint: train first, or name another --workdir.")
+        sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes: Any = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target._asdict()
         )

@@ -4,17 +4,16 @@ Pictures are min-max scaled to [0, 1] slice by slice, whatever their range, and 
 network's square. Sides that are not equal are padded with black to a square first.
 """
 
-import functools
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from jax import Array
+from PIL import Image
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import Builder
@@ -184,10 +183,6 @@ def _array_in_file(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarra
 
 
 def _resize(square: np.ndarray, size: int) -> np.ndarray:
-    # On the CPU whatever the device: pictures come one by one, each with a side of its own.
-    return np.asarray(_resize_on_device(jax.device_put(square, jax.local_devices(backend="cpu")[0]), size))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _resize_on_device(square: Array, size: int) -> Array:
-    return jax.image.resize(square, (size, size), "linear", antialias=True)
+    # Pillow's bilinear filter widens with the shrinkage, which is what "antialiased" means; its values are those of
+    # jax.image.resize, which would compile a program for every size of picture.
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))

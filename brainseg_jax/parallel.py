@@ -4,7 +4,6 @@ Everything else (parameters, optimizer, statistics) is on every device. The comp
 on many; XLA adds the sums over devices, those of batch norm among them, so that its statistics are the whole batch's.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,12 +83,14 @@ def divided(mesh: Mesh, *, axis: int) -> NamedSharding:
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Arrays that every process has whole → arrays on the devices; a process sends its own devices' parts only."""
-    return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+    with jax.transfer_guard_host_to_device("allow"):  # what is sent here is sent on purpose
+        return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
 
 def put_part(part: Any, sharding: NamedSharding) -> Any:
     """Arrays of which every process has the part for its own devices → arrays on all devices."""
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), part)
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), part)
 
 
 def part_of_process(mesh: Mesh, batch_size: int) -> slice:
@@ -103,5 +104,4 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
     if jax.process_count() == 1:
         return jax.device_put(leaf, sharding)
     values = np.asarray(leaf)
-    part: Callable[[Any], np.ndarray] = lambda index: values[index]  # noqa: E731
-    return jax.make_array_from_callback(values.shape, sharding, part)
+    return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 from PIL import Image, UnidentifiedImageError
 
 from brainseg_jax import parallel, workdir
@@ -55,7 +55,7 @@ class Predictor:
         devices = jax.local_devices()
         with Checkpoints(directory / "checkpoints") as checkpoints:
             best = checkpoints.best_epoch()
-            variables: Variables = checkpoints.restore(best, shapes, SingleDeviceSharding(devices[0])).variables
+            variables: Variables = checkpoints.restore(best, shapes).variables
         self.epoch = best
         self.threshold = float(config.evaluation.threshold)
         self._size = config.data.image_size

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from brainseg_jax import figures, metrics, parallel, splits, workdir
 from brainseg_jax.augment import Augmentation, augment
 from brainseg_jax.batches import (
+    RESIDENCIES,
     Load,
     Supply,
     choose_steps_per_call,
@@ -319,6 +320,10 @@ def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
     size = config.data.image_size
     if size < stride or size % stride:
         raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
+    if config.data.residency not in RESIDENCIES:
+        raise InputError(
+            f"config.data.residency is {config.data.residency!r}: set it to one of {', '.join(RESIDENCIES)}."
+        )
     for name, value, least in (
         ("train.epochs", config.train.epochs, 1),
         ("train.batch_size", config.train.batch_size, 1),

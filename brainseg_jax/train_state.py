@@ -90,21 +90,24 @@ def create_train_state(key: Array, model: nn.Module, optimization: Optimization,
     Returns:
       The state before the first step.
     """
-    images = jnp.zeros((1, image_size, image_size, 1), jnp.float32)
-    variables = jax.jit(model.init)(key, images)
-    params = variables["params"]
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimization.optimizer.init(params),
-        plateau=optimization.schedule.init({}),
-    )
+
+    @jax.jit  # one program instead of a small one for every parameter's shape
+    def create(key: Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, image_size, image_size, 1), jnp.float32))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimization.optimizer.init(variables["params"]),
+            plateau=optimization.schedule.init({}),
+        )
+
+    return create(key)
 
 
 def observe_validation_loss(state: TrainState, optimization: Optimization, validation_loss: float) -> TrainState:
     """Tells the schedule the epoch's validation loss; the learning rate may fall."""
-    _, plateau = optimization.schedule.update({}, state.plateau, value=np.float32(validation_loss))
+    _, plateau = jax.jit(optimization.schedule.update)({}, state.plateau, value=np.float32(validation_loss))
     return state._replace(plateau=plateau)
 
 

@@ -13,6 +13,9 @@ from brainseg_jax import train
 from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
 from configs import default
 
+# Before JAX starts: a CPU as eight devices, of which most tests use one.
+jax.config.update("jax_num_cpu_devices", 8)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20
 TRAINED = {
@@ -58,6 +61,7 @@ def make_config(data_dir):
         config.split.protocol = "family"
         config.model.start_filters = 4
         config.train.epochs = 2
+        config.train.cpu_devices = 1
         config.train.loss = "bce_dice"
         config.optimizer.learning_rate = 3e-3
         config.update_from_flattened_dict(changes)

@@ -1,5 +1,7 @@
-"""From the dataset to batches: scaling, resizing there and back, and an order that follows from seed and epoch."""
+"""From the dataset to packed slices: scaling, resizing there and back, packing."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,13 +9,12 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import (
     PICTURE_LEVELS,
     Dataset,
-    epoch_batches,
     from_network_size,
     load_slices,
-    padded_batches,
+    pack,
     scale_image,
-    take_batch,
     to_network_size,
+    unpack,
 )
 
 
@@ -58,58 +59,47 @@ def test_shrinking_averages_and_does_not_skip_pixels():
     np.testing.assert_allclose(to_network_size(stripes, size=16)[:, 1:-1], 0.5, atol=0.01)
 
 
-def test_slices_on_the_device_are_the_datasets_in_their_order(data_dir):
+def test_packed_slices_are_the_datasets_in_their_order(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
     chosen = dataset.table.slice_ids[[5, 2, 9]]
     slices = load_slices(dataset, chosen, image_size=128)  # their own size: nothing is resized
-    assert slices.images.dtype == np.uint16
-    assert slices.masks.dtype == bool
+    assert (slices.images.dtype, slices.images.shape) == (np.uint16, (3, 128, 128))
+    assert (slices.masks.dtype, slices.masks.shape) == (np.uint8, (3, 128, 16))
+    assert slices.nbytes == 3 * 128 * 128 * (2 + 1 / 8)
+    images, masks = unpack(jax.tree.map(jnp.asarray, slices))
+    assert images.shape == masks.shape == (3, 128, 128, 1)
+    assert images.dtype == masks.dtype == jnp.float32
     for row, record in enumerate(dataset.read(chosen)):
-        np.testing.assert_array_equal(slices.masks[row], record.mask == 1)
-        stored = np.asarray(slices.images[row]) / PICTURE_LEVELS
-        assert np.abs(stored - scale_image(record.image)).max() <= 0.51 / PICTURE_LEVELS
-    images, masks = take_batch(slices, np.array([2, 0]))
-    assert images.shape == masks.shape == (2, 128, 128, 1)
-    np.testing.assert_array_equal(masks[0, ..., 0], slices.masks[2])
-    stored = np.asarray(slices.images[0], np.float32) / PICTURE_LEVELS
-    np.testing.assert_allclose(images[1, ..., 0], stored, rtol=1e-6)
+        np.testing.assert_array_equal(masks[row, ..., 0], record.mask)
+        assert np.abs(images[row, ..., 0] - scale_image(record.image)).max() <= 0.51 / PICTURE_LEVELS
+
+
+def test_packing_keeps_every_grey_level_of_a_slice_that_has_thousands():
+    # The widest range that int16 has, 4,096 levels of it, two of them neighbours: what 8 bits would merge 16 to 1.
+    levels = np.unique(np.random.default_rng(0).choice(np.arange(-32768, 32768), 4094, replace=False))
+    levels = np.concatenate([levels, [levels[-1] - 1, -32768]])[:4096].astype(np.int16)
+    picture = levels.reshape(64, 64)
+    packed = pack(scale_image(picture), np.zeros((64, 64), bool))
+    assert len(np.unique(packed.images)) == len(np.unique(picture)) > 4000
+    eight_bits = np.rint(scale_image(picture) * 255).astype(np.uint8)
+    assert len(np.unique(eight_bits)) == 256
+
+
+@pytest.mark.parametrize(("before", "after"), [(512, 128), (97, 128), (33, 64), (512, 80)])
+def test_resizing_is_jaxs_antialiased_linear_one(before, after):
+    image = np.random.default_rng(0).random((before, before), np.float32)
+    expected = jax.image.resize(image, (after, after), "linear", antialias=True)
+    np.testing.assert_allclose(to_network_size(image, size=after), expected, atol=2e-6)
 
 
 def test_masks_keep_their_share_of_the_picture_when_shrunk(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
     small = load_slices(dataset, dataset.table.slice_ids, image_size=64)
     own = np.array([record.mask.mean() for record in dataset.read(dataset.table.slice_ids)])
-    shares = np.asarray(small.masks).mean((1, 2))
+    shares = np.unpackbits(small.masks, axis=-1).mean((1, 2))
     assert abs(shares.mean() / own.mean() - 1) < 0.02
 
 
 def test_an_unknown_slice_is_refused(data_dir):
     with pytest.raises(InputError, match="has no slice 999999"):
         list(Dataset(str(data_dir), config="phantom").read([999999]))
-
-
-def test_an_epoch_takes_every_slice_at_most_once_and_leaves_less_than_a_batch():
-    batches = epoch_batches(seed=0, epoch=3, slices=103, batch_size=8)
-    assert batches.shape == (12, 8)
-    assert len(set(batches.ravel().tolist())) == 96
-    assert batches.min() >= 0
-    assert batches.max() < 103
-
-
-def test_the_order_follows_from_seed_and_epoch_alone():
-    def order(seed, epoch):
-        return epoch_batches(seed=seed, epoch=epoch, slices=64, batch_size=8)
-
-    np.testing.assert_array_equal(order(0, 1), order(0, 1))
-    assert (order(0, 1) != order(0, 2)).any()
-    assert (order(0, 1) != order(1, 1)).any()
-    assert (order(0, 1) != order(1, 0)).any()
-
-
-@pytest.mark.parametrize(("slices", "batch_size"), [(7, 3), (6, 3), (2, 8)])
-def test_padded_batches_weigh_every_slice_once(slices, batch_size):
-    weighed = np.zeros(slices)
-    for rows, weights in padded_batches(slices, batch_size):
-        assert rows.shape == weights.shape == (batch_size,)
-        np.add.at(weighed, rows, weights)
-    np.testing.assert_array_equal(weighed, 1)

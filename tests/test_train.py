@@ -1,5 +1,6 @@
 """Training: bit for bit the same when resumed, independent of batch sizes, and loud when something is wrong."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -13,9 +14,11 @@ import optax
 import pytest
 
 import brainseg_jax
-from brainseg_jax import checkpoint, splits, train, train_state, workdir
+from brainseg_jax import checkpoint, parallel, splits, train, train_state, workdir
+from brainseg_jax.augment import Augmentation, augment
+from brainseg_jax.batches import DeviceSupply, Load
 from brainseg_jax.errors import InputError
-from brainseg_jax.input_pipeline import Dataset, Slices, load_slices
+from brainseg_jax.input_pipeline import Dataset, pack
 from brainseg_jax.losses import create_loss
 from brainseg_jax.models import create_model
 from configs import default
@@ -51,10 +54,23 @@ def rows_of(directory):
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
+NO_AUGMENTATION = Augmentation(**default.get_config().augmentation)
+ONE_DEVICE = parallel.make_mesh(batch_size=1, cpu_devices=1)
+
+
 def some_slices(count, size):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 65536, (count, size, size)).astype(np.uint16)
-    return Slices(jnp.asarray(images), jnp.asarray(images > 50000))
+    """Random pictures (count, size, size) float32 and the masks of their brightest pixels."""
+    images = np.random.default_rng(0).random((count, size, size), np.float32)
+    return images, images > 0.75
+
+
+def load_of(images, masks, *batches):
+    return Load(jax.tree.map(jnp.asarray, pack(images, masks)), jnp.array(batches, jnp.int32))
+
+
+def train_step_of(config, model, optimization, loss="bce"):
+    augmentation = Augmentation(**config.augmentation)
+    return train.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation)
 
 
 @pytest.mark.parametrize("changes", [{"model.dropout_rate": 0.1}, LINKNET], ids=["unet", "linknet"])
@@ -109,9 +125,11 @@ def test_the_saved_splits_are_those_of_the_protocol(trained, make_config, data_d
 def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
     config = make_config(**changes)
     model, _, state = start_of(config)
-    slices = some_slices(7, config.data.image_size)
+    supply = DeviceSupply(pack(*some_slices(7, config.data.image_size)), ONE_DEVICE)
     step = train.make_evaluation_step(model, create_loss("bce"))
-    one, three, all_at_once = (train.evaluate_slices(step, state, slices, batch_size=size) for size in (1, 3, 7))
+    one, three, all_at_once = (
+        train.evaluate_slices(step, state, supply, ONE_DEVICE, batch_size=size) for size in (1, 3, 7)
+    )
     assert one["slices"] == three["slices"] == all_at_once["slices"] == 7
     for other in (three, all_at_once):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -121,12 +139,12 @@ def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
 def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     config = make_config(**{"train.loss": "bce"})
     model, optimization, state = start_of(config)
-    slices, rows = some_slices(6, 32), jnp.array([4, 1, 0])
+    images, masks = some_slices(6, 32)
+    rows = [4, 1, 0]
 
     def mean_loss(params):
-        logits = model.apply({"params": params}, slices.images[rows].astype(jnp.float32)[..., None] / 65535)
-        masks = slices.masks[rows][..., None]
-        return optax.sigmoid_binary_cross_entropy(logits, masks).mean()
+        logits = model.apply({"params": params}, jnp.rint(images[rows] * 65535)[..., None] / 65535)
+        return optax.sigmoid_binary_cross_entropy(logits, masks[rows][..., None]).mean()
 
     loss, gradients = jax.value_and_grad(mean_loss)(state.params)
     # Adam's first step from zero moments: the bias corrections leave g / (|g| + eps).
@@ -135,9 +153,9 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
         state.params,
         gradients,
     )
-    step = train.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"))
-    after, sums = step(state, slices, rows)
-    assert float(sums.loss) / float(sums.slices) == pytest.approx(float(loss), rel=1e-5)
+    after, sums = train_step_of(config, model, optimization)(state, load_of(images, masks, rows))
+    assert sums.loss.shape == (1,)
+    assert float(sums.loss[0]) / float(sums.slices[0]) == pytest.approx(float(loss), rel=1e-5)
     assert int(after.step) == 1
 
     def compare(ours, theirs, gradient):
@@ -147,19 +165,92 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     jax.tree.map(compare, after.params, expected, gradients)
 
 
-def test_one_trace_per_step_function(make_config, data_dir):
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_one_trace_per_step_function_and_nothing_travels_unasked(make_config, data_dir, monkeypatch, steps_per_call):
+    config = make_config(**{"train.batch_size": 16, "train.steps_per_call": steps_per_call, "train.epochs": 3})
+    made = []
+    for name, original in (
+        ("make_train_step", train.make_train_step),
+        ("make_evaluation_step", train.make_evaluation_step),
+    ):
+
+        def make(*arguments, original=original):
+            made.append(original(*arguments))
+            return made[-1]
+
+        monkeypatch.setattr(train, name, make)
+    guards = []
+    original_guard = jax.transfer_guard
+    monkeypatch.setattr(jax, "transfer_guard", lambda level: guards.append(level) or original_guard(level))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "epoch_batches", lambda **options: np.arange(64).reshape(4, 16))
+        train.train_and_evaluate(config, Path(config.data.data_dir).parent / f"traces_{steps_per_call}")
+    assert [step._cache_size() for step in made] == [1, 1]
+    assert guards == ["disallow"] * 3
+
+
+def test_the_transfer_guard_refuses_what_is_not_sent_explicitly(make_config):
     config = make_config()
     model, optimization, state = start_of(config)
-    dataset = Dataset(str(data_dir), config="phantom")
-    slices = load_slices(dataset, dataset.table.slice_ids[:20], image_size=32)
-    train_step = train.make_train_step(jax.random.key(0), model, optimization, create_loss("bce"))
-    evaluation_step = train.make_evaluation_step(model, create_loss("bce"))
-    for first in (0, 4, 8):
-        state, _ = train_step(state, slices, jnp.arange(first, first + 4))
-        train.evaluate_slices(evaluation_step, state, slices, batch_size=8)
-        state = train_state.observe_validation_loss(state, optimization, 1.0)
-    assert train_step._cache_size() == 1
-    assert evaluation_step._cache_size() == 1
+    load = load_of(*some_slices(4, 32), [0, 1])
+    with (
+        jax.transfer_guard("disallow"),
+        pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"),
+    ):
+        train_step_of(config, model, optimization)(state, load._replace(rows=np.array([[0, 1]], np.int32)))
+
+
+def test_several_steps_a_call_do_what_single_steps_do(make_config):
+    config = make_config(**{"model.dropout_rate": 0.1})
+    model, optimization, state = start_of(config)
+    images, masks = some_slices(6, config.data.image_size)
+    batches = [[0, 1], [2, 3], [4, 5]]
+    step = train_step_of(config, model, optimization)
+    single, losses = jax.tree.map(jnp.copy, state), []
+    for batch in batches:
+        single, sums = step(single, load_of(images, masks, batch))
+        losses.append(float(sums.loss[0]))
+    together, sums = step(state, load_of(images, masks, *batches))
+    assert int(together.step) == int(single.step) == 3
+    np.testing.assert_allclose(sums.loss, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps_per_call"), [({"model.dropout_rate": 0.1}, 3), (LINKNET, 1)], ids=["unet", "linknet"]
+)
+def test_streaming_gives_the_parameters_that_device_memory_gives(tmp_path, make_config, changes, steps_per_call):
+    found = {}
+    for residency in ("device", "stream"):
+        config = make_config(
+            **changes,
+            **{
+                "data.residency": residency,
+                "train.steps_per_call": steps_per_call,
+                "train.epochs": 1,
+                "train.batch_size": 16,
+                "augmentation.rotation": 10.0,
+            },
+        )
+        train.train_and_evaluate(config, tmp_path / residency)
+        found[residency] = latest_state(tmp_path / residency, config)
+    jax.tree.map(np.testing.assert_array_equal, found["device"], found["stream"])
+    assert rows_of(tmp_path / "device") == rows_of(tmp_path / "stream")
+
+
+def test_no_augmentation_is_the_plain_path():
+    images, masks = (jnp.asarray(values)[..., None] for values in some_slices(4, 32))
+    unchanged = augment(jax.random.key(0), images, masks, augmentation=NO_AUGMENTATION)
+    assert unchanged[0] is images
+    assert unchanged[1] is masks
+
+
+def test_bfloat16_learns_what_float32_learns(tmp_path, make_config, trained):
+    train.train_and_evaluate(make_config(**TRAINED, **{"model.dtype": "bfloat16"}), tmp_path)
+    single, half = (np.mean([row["train_dice"] for row in rows_of(run)[-5:]]) for run in (trained, tmp_path))
+    assert half > 0.4
+    assert abs(half - single) < 0.08
+    parameters = latest_state(tmp_path, make_config(**TRAINED)).params
+    assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {np.dtype("float32")}
 
 
 def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_below_its_floor(make_config):
@@ -180,10 +271,10 @@ def test_a_lower_learning_rate_makes_smaller_steps(make_config):
     config = make_config()
     model, optimization, state = start_of(config)
     start = jax.device_get(state.params)
-    slices, rows = some_slices(4, 32), jnp.arange(4)
-    step = train.make_train_step(jax.random.key(0), model, optimization, create_loss("bce"))
-    full, _ = step(jax.tree.map(jnp.copy, state), slices, rows)
-    small, _ = step(state._replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), slices, rows)
+    load = load_of(*some_slices(4, 32), range(4))
+    step = train_step_of(config, model, optimization)
+    full, _ = step(jax.tree.map(jnp.copy, state), load)
+    small, _ = step(state._replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), load)
 
     def compare(before, with_full, with_small):
         np.testing.assert_allclose(with_small - before, 0.1 * (with_full - before), rtol=0.01, atol=1e-6)
@@ -231,6 +322,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         ({"train.batch_size": 5000}, r"config\.train\.batch_size is 5000, more than the"),
         ({"optimizer.learning_rate": 0.0}, r"config\.optimizer\.learning_rate is 0"),
         ({"optimizer.plateau_patience": 0}, r"config\.optimizer\.plateau_patience is 0"),
+        ({"train.steps_per_call": -1}, r"config\.train\.steps_per_call is -1"),
+        (
+            {"train.cpu_devices": 3},
+            r"config\.train\.batch_size is 8, which 3 devices cannot share evenly: set it to 6 or 9",
+        ),
+        ({"data.residency": "disk"}, r"config\.data\.residency is 'disk'"),
+        ({"augmentation.flip": 2.0}, r"config\.augmentation\.flip is 2\.0: set it to a number from 0 to 1\.0"),
         ({"train.loss": "huber"}, r"config\.train\.loss is 'huber'"),
         ({"split.fold": 9}, r"config\.split\.fold is 9"),
     ],
@@ -309,5 +407,7 @@ def test_every_config_key_is_read():
     for section in ("data", "train", "evaluation"):
         for key in config[section]:
             assert f"config.{section}.{key}" in source
-    assert set(config) == {"seed", "data", "split", "model", "train", "optimizer", "evaluation"}
+    fields = {field.name for field in dataclasses.fields(Augmentation)}
+    assert set(config.augmentation) == fields
+    assert set(config) == {"seed", "data", "augmentation", "split", "model", "train", "optimizer", "evaluation"}
     assert "config.seed" in source

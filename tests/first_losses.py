@@ -1,0 +1,50 @@
+"""Prints what the first steps of a training saw and lost, as JSON: run alone, or as one of several processes."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from brainseg_jax import parallel, train, train_state
+from brainseg_jax.augment import Augmentation
+from brainseg_jax.batches import DeviceSupply, StreamSupply, epoch_batches
+from brainseg_jax.input_pipeline import pack
+from brainseg_jax.losses import create_loss
+from brainseg_jax.models import create_model
+from configs import default
+
+CASES = (("unet", "device"), ("unet", "stream"), ("linknet", "device"))
+STEPS, BATCH_SIZE, SIDE, SLICES = 5, 8, 64, 48
+
+
+def first_losses(name, *, devices, residency):
+    """(slice numbers of each batch as the step saw them, mean loss of each step)."""
+    config = default.get_config()
+    mesh = parallel.make_mesh(batch_size=BATCH_SIZE, cpu_devices=devices)
+    model = create_model(name=name, start_filters=4, dropout_rate=0.1 if name == "unet" else 0.0, dtype="float32")
+    optimization = train_state.create_optimization(**config.optimizer)
+    state = train_state.create_train_state(jax.random.key(0), model, optimization, image_size=SIDE)
+    state = parallel.put(state, parallel.replicated(mesh))
+    images = np.random.default_rng(0).random((SLICES, SIDE, SIDE), np.float32)
+    slices = pack(images, images > 0.8)
+    slices.images[:, 0, 0] = np.arange(SLICES)  # the corner tells which slice it is
+    supply = {"device": DeviceSupply, "stream": StreamSupply}[residency](slices, mesh)
+    augmentation = Augmentation(**{**config.augmentation, "noise": 0.01})
+    step = train.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
+    look = jax.jit(
+        lambda load: load.slices.images[..., 0, 0] if load.rows is None else load.slices.images[load.rows, 0, 0],
+        out_shardings=parallel.replicated(mesh),
+    )
+    batches = epoch_batches(seed=0, epoch=1, slices=SLICES, batch_size=BATCH_SIZE)[:STEPS]
+    seen, losses = [], []
+    for load in supply.loads(batches, steps_per_call=1):
+        seen += np.asarray(look(load)).tolist()
+        state, sums = step(state, load)
+        losses.append(float(sums.loss[0] / sums.slices[0]))
+    return seen, losses
+
+
+if __name__ == "__main__":
+    parallel.join_processes(sys.argv[1])
+    print(json.dumps([[*case, *first_losses(case[0], devices=0, residency=case[1])] for case in CASES]))

@@ -1,0 +1,63 @@
+"""What a program settles before JAX starts."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from brainseg_jax import runtime
+from tests.conftest import REPOSITORY
+
+PROGRAM = """
+import os, sys
+from brainseg_jax import runtime
+print("started", *sys.argv[1:], flush=True)
+runtime.set_up()
+import jax, jax.numpy as jnp
+jax.jit(lambda x: jnp.sin(x @ x))(jnp.ones((37, 37)))
+print(os.environ.get("GLIBC_TUNABLES"), jax.local_device_count(), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def run(tmp_path, **changes):
+    removed = ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **changes}
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), "an argument"]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=True)
+    return finished.stdout.splitlines()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="huge pages are asked of glibc")
+def test_a_program_starts_once_more_with_huge_pages_and_its_arguments(tmp_path):
+    lines = run(tmp_path)
+    assert lines[:2] == ["started an argument"] * 2
+    assert lines[2].split() == [
+        runtime.HUGE_PAGES,
+        str(runtime.available_cores()),
+        str(tmp_path / "cache/brainseg_jax/compiled"),
+    ]
+    assert any((tmp_path / "cache" / "brainseg_jax" / "compiled").iterdir())
+
+
+def test_what_the_user_set_is_kept(tmp_path):
+    own = {
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
+        "JAX_NUM_CPU_DEVICES": "3",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+    }
+    lines = run(tmp_path, **own)
+    assert lines[0] == "started an argument"
+    assert lines[1].split() == ["glibc.malloc.hugetlb=0", "3", str(tmp_path)]
+
+
+def test_other_tunables_stay(tmp_path):
+    if platform.libc_ver()[0] == "glibc":
+        assert run(tmp_path, GLIBC_TUNABLES="glibc.malloc.arena_max=3")[2].split()[0] == (
+            f"glibc.malloc.arena_max=3:{runtime.HUGE_PAGES}"
+        )
