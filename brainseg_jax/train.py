@@ -49,9 +49,9 @@ from brainseg_jax.train_state import (
 class BatchMetrics(NamedTuple):
     """Sums over a batch, float32: of the slices' losses, of their Dice, and how many slices; (K,) for K batches."""
 
-    loss: Array
-    dice: Array
-    slices: Array
+    loss: Any
+    dice: Any
+    slices: Any
 
 
 TrainStep = Callable[[TrainState, Load], tuple[TrainState, BatchMetrics]]
@@ -238,7 +238,39 @@ def evaluate_slices(
     for first, load in zip(range(0, len(batches), steps), supply.loads(batches, steps_per_call=steps), strict=True):
         of_load = parallel.put(weights[first : first + steps], parallel.divided(mesh, axis=1))
         sums.append(evaluation_step(state, load, of_load))
-    return _means(sums)
+    return _means(_join(sums))
+
+
+def run_epoch(
+    train_step: TrainStep,
+    state: TrainState,
+    supply: Supply,
+    batches: np.ndarray,
+    *,
+    steps_per_call: int,
+    progress: Callable[[list[BatchMetrics]], None] = lambda done: None,
+) -> tuple[TrainState, BatchMetrics]:
+    """Trains on batches, one call of the compiled step after the other, without waiting for the device.
+
+    Args:
+      train_step: see `make_train_step`.
+      state: the state before.
+      supply: the slices.
+      batches: (E, B) rows of them.
+      steps_per_call: steps that a call takes.
+      progress: told after each call the metrics of all so far; those of the last call may not be there yet.
+
+    Returns:
+      The state after, and the metrics of the E batches, (E,) NumPy arrays each.
+    """
+    done: list[BatchMetrics] = []
+    # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
+    with jax.transfer_guard("disallow"):
+        for load in supply.loads(batches, steps_per_call=steps_per_call):
+            state, sums = train_step(state, load)
+            done.append(sums)
+            progress(done)
+    return state, _join(done)
 
 
 def _train_epoch(
@@ -249,11 +281,9 @@ def _train_epoch(
     epoch: int,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, dict[str, float]]:
-    batch_size = config.train.batch_size
-    batches = epoch_batches(seed=config.seed, epoch=epoch, slices=len(supply), batch_size=batch_size)
+    batches = epoch_batches(seed=config.seed, epoch=epoch, slices=len(supply), batch_size=config.train.batch_size)
     steps = choose_steps_per_call(config.train.steps_per_call, supply, batches=len(batches))
     steps_before = int(state.step)
-    done: list[BatchMetrics] = []
     bar = tqdm(
         total=len(batches),
         desc=f"epoch {epoch}/{config.train.epochs}",
@@ -263,36 +293,32 @@ def _train_epoch(
         disable=None if parallel.is_primary() else True,
     )
     shown = time.perf_counter()
-    # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
-    with bar, jax.transfer_guard("disallow"):
-        for load in supply.loads(batches, steps_per_call=steps):
-            state, sums = train_step(state, load)
-            done.append(sums)
-            bar.update(sums.slices.size)
-            # The call before the last is read, so that the device is never waited for.
-            if len(done) > 1 and time.perf_counter() - shown > 1:
-                shown = time.perf_counter()
-                means = _means(done[-20:-1])
-                _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
-                rate = bar.format_dict["rate"] or 0.0
-                bar.set_postfix(
-                    loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate * batch_size:.0f}"
-                )
-    losses = np.concatenate([sums.loss for sums in jax.device_get(done)])
-    for step in np.flatnonzero(~np.isfinite(losses))[:1]:
-        _require_finite(float(losses[step]), f"loss at step {steps_before + step + 1}", config, checkpoints)
-    return state, _means(done)
+
+    def progress(done: list[BatchMetrics]) -> None:
+        nonlocal shown
+        bar.update(done[-1].slices.size)
+        # The calls before the last are read, so that the device is never waited for.
+        if len(done) > 1 and time.perf_counter() - shown > 1:
+            shown = time.perf_counter()
+            means = _means(_join(done[-20:-1]))
+            _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
+            rate = (bar.format_dict["rate"] or 0.0) * config.train.batch_size
+            bar.set_postfix(loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate:.0f}")
+
+    with bar:
+        state, sums = run_epoch(train_step, state, supply, batches, steps_per_call=steps, progress=progress)
+    for step in np.flatnonzero(~np.isfinite(sums.loss))[:1]:
+        _require_finite(float(sums.loss[step]), f"loss at step {steps_before + step + 1}", config, checkpoints)
+    return state, _means(sums)
 
 
-def _means(sums: list[BatchMetrics]) -> dict[str, float]:
-    total = BatchMetrics(
-        *(np.concatenate(of_calls).sum(dtype=np.float64) for of_calls in zip(*jax.device_get(sums), strict=True))
-    )
-    return {
-        "loss": float(total.loss / total.slices),
-        "dice": float(total.dice / total.slices),
-        "slices": float(total.slices),
-    }
+def _join(done: list[BatchMetrics]) -> BatchMetrics:
+    return BatchMetrics(*(np.concatenate(of_calls) for of_calls in zip(*jax.device_get(done), strict=True)))
+
+
+def _means(sums: BatchMetrics) -> dict[str, float]:
+    loss, dice, slices = (np.sum(of_batches, dtype=np.float64) for of_batches in sums)
+    return {"loss": float(loss / slices), "dice": float(dice / slices), "slices": float(slices)}
 
 
 def _say(message: str) -> None:

@@ -13,8 +13,10 @@ from brainseg_jax import train
 from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
 from configs import default
 
-# Before JAX starts: a CPU as eight devices, of which most tests use one.
+# Before JAX starts: a CPU as eight devices, of which most tests use one; and less of LLVM's work, since compiling is
+# most of what the tests do. The quickstart in .ci/run compiles as users do.
 jax.config.update("jax_num_cpu_devices", 8)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20

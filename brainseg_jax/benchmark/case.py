@@ -1,0 +1,28 @@
+"""What is measured: a network, its work, and sizes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work that both sides do.
+
+    Attributes:
+      model: "unet" or "linknet".
+      start_filters: channels of the first level.
+      mode: "train" (forward, backward, Adam) or "inference".
+      image_size: side of the pictures.
+      batch_size: slices a step.
+      dtype: our dtype of the computation.
+      cpu_devices: `config.train.cpu_devices`.
+      steps: steps a run; ours do them in one compiled call on a GPU.
+    """
+
+    model: str
+    start_filters: int
+    mode: str
+    image_size: int
+    batch_size: int
+    dtype: str
+    cpu_devices: int = 0
+    steps: int = 1

@@ -1,0 +1,120 @@
+"""What the benchmark leaves for people: a table and a chart."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from brainseg_jax.figures import INK, save_figure
+from brainseg_jax.workdir import NETWORK_NAMES
+
+OURS, THEIRS = "#0072B2", "#999999"
+
+
+def write_report(found: Mapping[str, Any], folder: Path) -> None:
+    """Writes benchmark.json, README.md and benchmark.png.
+
+    Args:
+      found: see `run.run_benchmark`.
+      folder: where to; made if missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    (folder / "README.md").write_text(describe(found))
+    _draw(found, folder / "benchmark.png")
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """The results as a Markdown page."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    absolute = found["device"] != "cpu"
+    lines = [
+        f"# Benchmark on {found['device']}",
+        "",
+        f"Written by `python scripts/benchmark.py` at commit {found['commit']}, Python {found['python']}, {versions}; "
+        f"{found['devices']} devices, {found['cores']} cores. Medians of {found['repeats']} turns, both sides in turns "
+        "in one process; PyTorch in the fastest of its settings. The whole of it is in benchmark.json.",
+        "",
+        "| Network | Work | Picture | Batch | Ours / PyTorch | PyTorch's setting | Share of the ceiling |"
+        + (" Ours, slices/s | PyTorch, slices/s |" if absolute else ""),
+        "| --- | --- | --- | --- | --- | --- | --- |" + (" --- | --- |" if absolute else ""),
+    ]
+    for row in found["rows"]:
+        batch = f"{row['batch_size']}"
+        if row["batch"] == "best":
+            batch = f"best: {row['batch_size']} / {row['torch_batch_size']}"
+        share = f"{row['share_of_ceiling']:.0%} of {row['binding_ceiling']}" if "share_of_ceiling" in row else "–"
+        cells = [
+            f"{NETWORK_NAMES[row['model']]} {row['start_filters']}",
+            row["mode"],
+            f"{row['image_size']}×{row['image_size']}",
+            batch,
+            f"**{row['ratio']:.2f}**",
+            row["torch_setting"],
+            share,
+        ]
+        if absolute:
+            cells += [f"{row['ours_slices_per_second']:.0f}", f"{row['torch_slices_per_second']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "A whole epoch as a share of the bare step's speed (from device memory; augmented too), and streaming as a "
+        "share of the epoch from device memory:",
+        "",
+        "| Network | Slices | Epoch | Augmented epoch | Streamed |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {NETWORK_NAMES[epoch['model']]} | {epoch['slices']} | {epoch['step_share']:.1%} | "
+        f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
+        for epoch in [*found["epochs"], *found["ladders"]["dataset_slices"]]
+    ]
+    lines += ["", "![Ours against PyTorch, and how cost grows](benchmark.png)", ""]
+    return "\n".join(lines)
+
+
+def _draw(found: Mapping[str, Any], path: Path) -> None:
+    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    figure.suptitle(f"Slices a second on {found['device']}: ours and PyTorch's best setting", color=INK)
+    bars, below = figure.subplots(2, 1)
+    rows = [row for row in found["rows"] if row["batch"] == "recipe"]
+    for place, row in enumerate(rows):
+        base = row["torch_slices_per_second"]
+        for offset, name, color in ((-0.2, "ours", OURS), (0.2, "torch", THEIRS)):
+            low, high = (value / base for value in row[f"{name}_slices_per_second_range"])
+            middle = row[f"{name}_slices_per_second"] / base
+            bars.bar(place + offset, middle, 0.38, color=color)
+            bars.errorbar(place + offset, middle, [[middle - low], [high - middle]], color=INK, capsize=3)
+    labels = [f"{NETWORK_NAMES[row['model']]} {row['mode']}\nbatch {row['batch_size']}" for row in rows]
+    bars.set_xticks(range(len(rows)), labels)
+    bars.set_ylabel("speed relative to PyTorch")
+    bars.legend(
+        handles=[
+            bars.bar(0, 0, color=OURS, label="ours"),
+            bars.bar(0, 0, color=THEIRS, label="PyTorch, best setting"),
+        ],
+        loc="lower left",
+    )
+    for model, style in (("unet", "-"), ("linknet", "--")):
+        rungs = [row for row in found["ladders"]["batch_size"] if row["model"] == model and row["mode"] == "train"]
+        if rungs:
+            unit = rungs[0]["torch_slices_per_second"]
+            for name, color in (("ours", OURS), ("torch", THEIRS)):
+                below.plot(
+                    [row["batch_size"] for row in rungs],
+                    [row[f"{name}_slices_per_second"] / unit for row in rungs],
+                    style,
+                    marker="o",
+                    color=color,
+                    label=f"{NETWORK_NAMES[model]}, {'ours' if name == 'ours' else 'PyTorch'}",
+                )
+    below.set_xscale("log", base=2)
+    below.set_xlabel("slices a batch")
+    below.set_ylabel("training speed,\nPyTorch's smallest batch = 1")
+    below.set_ylim(bottom=0)
+    below.legend(ncols=2)
+    for axes in (bars, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

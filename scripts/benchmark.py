@@ -1,0 +1,39 @@
+"""Measures our speed beside PyTorch's on this machine: `python scripts/benchmark.py` (needs the extra `bench`)."""
+
+import os
+import re
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli
+from brainseg_jax.errors import InputError
+
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; docs/results/benchmark_<device> if not given.")
+TINY = flags.DEFINE_bool("tiny", False, "A miniature that takes a minute, to see that everything runs.")
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Measures, prints a line a case, and writes benchmark.json, README.md and benchmark.png."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs the GPU's memory as well
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "PyTorch, which the benchmark measures against, is missing: .venv/bin/pip install -e '.[bench]'."
+        ) from error
+    import jax
+
+    from brainseg_jax.benchmark import report, run
+
+    plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
+    found = run.run_benchmark(plan, say=lambda line: print(line, flush=True))
+    device = re.sub(r"\W+", "_", str(found["device"]).lower())
+    folder = Path(OUTPUT.value) if OUTPUT.value else REPOSITORY / "docs" / "results" / f"benchmark_{device}"
+    report.write_report(found, folder)
+    print(f"written to {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
