@@ -95,7 +95,10 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
             bars.bar(0, 0, color=OURS, label="ours"),
             bars.bar(0, 0, color=THEIRS, label="PyTorch, best setting"),
         ],
-        loc="lower left",
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
     )
     for model, style in (("unet", "-"), ("linknet", "--")):
         rungs = [row for row in found["ladders"]["batch_size"] if row["model"] == model and row["mode"] == "train"]
@@ -114,7 +117,10 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
     below.set_xlabel("slices a batch")
     below.set_ylabel("training speed,\nPyTorch's smallest batch = 1")
     below.set_ylim(bottom=0)
-    below.legend(ncols=2)
+    sizes = sorted({row["batch_size"] for row in found["ladders"]["batch_size"]})
+    below.set_xticks(sizes, [str(size) for size in sizes])
+    below.minorticks_off()
+    below.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
     for axes in (bars, below):
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

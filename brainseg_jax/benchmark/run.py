@@ -100,8 +100,8 @@ def run_benchmark(plan: Plan, *, say: Callable[[str], None]) -> dict[str, Any]:
         say(f"{model}: the whole epoch at {found['epochs'][-1]['step_share']:.1%} of the bare step's speed")
     recipe = _recipe("unet", plan, on_gpu)
     started = time.perf_counter()
-    for slices in plan.datasets:
-        if time.perf_counter() - started < plan.ladder_seconds:
+    for rung, slices in enumerate(plan.datasets):
+        if not rung or time.perf_counter() - started < plan.ladder_seconds:
             found["ladders"]["dataset_slices"].append(_measure_epoch(recipe, plan, slices, repeats=2))
     found["ladders"]["devices"] = list(_climb_devices(plan, on_gpu, say))
     found["epoch"] = found["epochs"][0]
@@ -195,8 +195,8 @@ def _climb(
     """Rows for one case after another, until the memory or the time of a ladder is used up."""
     started = time.perf_counter()
     shorter = dataclasses.replace(plan, repeats=max(2, plan.repeats // 2))
-    for case in cases:
-        if time.perf_counter() - started > plan.ladder_seconds:
+    for rung, case in enumerate(cases):
+        if rung and time.perf_counter() - started > plan.ladder_seconds:
             return
         try:
             row, _ = _compare(case, [setting], shorter, ceilings)
