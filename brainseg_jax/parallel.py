@@ -46,21 +46,17 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def make_mesh(*, batch_size: int, cpu_devices: int = 0) -> Mesh:
-    """The devices that share a batch: all GPUs of all processes, or as many of a CPU's cores as divide it.
+def make_mesh(*, batch_size: int, count: int | None = None) -> Mesh:
+    """All devices of all processes, which share every batch.
 
     Args:
       batch_size: slices a step, over all devices.
-      cpu_devices: how many of a lone process's CPU devices to use; 0 for as many as divide the batch.
+      count: take only the first so many devices, of a process alone; None for all.
 
     Raises:
       InputError: the devices cannot share the batch evenly.
     """
-    devices = jax.devices()
-    if jax.process_count() == 1 and devices[0].platform == "cpu":
-        if not cpu_devices:
-            cpu_devices = max(count for count in range(1, len(devices) + 1) if batch_size % count == 0)
-        devices = devices[:cpu_devices]
+    devices = jax.devices()[:count]
     if batch_size % len(devices):
         below = batch_size // len(devices) * len(devices)
         sizes = " or ".join(str(size) for size in (below, below + len(devices)) if size)

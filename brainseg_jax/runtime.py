@@ -1,4 +1,4 @@
-"""What a program settles before JAX is imported: memory pages, compiled programs, and the CPU's devices.
+"""What a program settles before JAX is imported: memory pages, compiled programs, a CPU's convolutions.
 
 All of it is said in environment variables, so that a value which the user set is kept.
 """
@@ -6,9 +6,12 @@ All of it is said in environment variables, so that a value which the user set i
 import os
 import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
+EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
+FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the option above
 
 
 def set_up() -> None:
@@ -17,9 +20,7 @@ def set_up() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_cache()))
     # Half a second of compilation saved is worth a file.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    # A core is a device, so that a batch can be divided among cores as it is among GPUs: XLA's own threads leave one of
-    # two cores idle in most of these networks' convolutions.
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(available_cores()))
+    use_fast_convolutions()
 
 
 def use_huge_pages() -> None:
@@ -43,8 +44,13 @@ def compilation_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg_jax" / "compiled"
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def use_fast_convolutions() -> None:
+    """Has XLA compute a CPU's convolutions with Eigen, which gives them to all cores.
+
+    YNNPACK, jaxlib's choice since 0.10, leaves narrow convolutions on one; its sums are the faster ones and stay. An
+    XLA that does not know the option would end the program, so that it is set for the versions that were looked at.
+    """
+    release = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "ynn_fusion_type" not in flags and FIRST_RELEASE <= release <= LAST_RELEASE:
+        os.environ["XLA_FLAGS"] = f"{flags} {EIGEN_CONVOLUTIONS}".strip()

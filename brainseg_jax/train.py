@@ -145,7 +145,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     loss_function = create_loss(config.train.loss)
     augmentation = Augmentation(**config.augmentation)
     _check(config, stride=model.stride)
-    mesh = parallel.make_mesh(batch_size=config.train.batch_size, cpu_devices=config.train.cpu_devices)
+    mesh = parallel.make_mesh(batch_size=config.train.batch_size)
     dataset = Dataset(config.data.data_dir, config=config.data.dataset)
     parts = splits.make_splits(dataset.table, **config.split)
     if parts["train"].size < config.train.batch_size:
@@ -354,7 +354,6 @@ def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
         ("train.epochs", config.train.epochs, 1),
         ("train.batch_size", config.train.batch_size, 1),
         ("train.steps_per_call", config.train.steps_per_call, 0),
-        ("train.cpu_devices", config.train.cpu_devices, 0),
         ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
     ):
         if value < least:

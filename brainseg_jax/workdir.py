@@ -98,7 +98,7 @@ def describe_run(config: ml_collections.ConfigDict) -> str:
 
 
 # What a run may be gone on with: more epochs, the dataset in another place, other hardware.
-_MAY_CHANGE = ("train.epochs", "train.steps_per_call", "train.cpu_devices", "data.data_dir", "data.residency")
+_MAY_CHANGE = ("train.epochs", "train.steps_per_call", "data.data_dir", "data.residency")
 
 
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:

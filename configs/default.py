@@ -41,7 +41,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 30
     config.train.batch_size = 8  # slices a step
     config.train.steps_per_call = 0  # steps that one compiled call takes; 0: all of an epoch on a GPU, one on a CPU
-    config.train.cpu_devices = 0  # on a CPU, devices that share a batch; 0: as many of the cores as divide it
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
 
     config.optimizer = ml_collections.ConfigDict()

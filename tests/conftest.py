@@ -9,14 +9,14 @@ import jax
 import ml_collections
 import pytest
 
-from brainseg_jax import train
+from brainseg_jax import runtime, train
 from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
 from configs import default
 
-# Before JAX starts: a CPU as eight devices, of which most tests use one; and less of LLVM's work, since compiling is
-# most of what the tests do. The quickstart in .ci/run compiles as users do.
-jax.config.update("jax_num_cpu_devices", 8)
+# Before JAX starts: less of LLVM's work, since compiling is most of what the tests do. The quickstart in .ci/run
+# compiles as users do.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+runtime.use_fast_convolutions()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20
@@ -63,7 +63,6 @@ def make_config(data_dir):
         config.split.protocol = "family"
         config.model.start_filters = 4
         config.train.epochs = 2
-        config.train.cpu_devices = 1
         config.train.loss = "bce_dice"
         config.optimizer.learning_rate = 3e-3
         config.update_from_flattened_dict(changes)

@@ -18,10 +18,10 @@ CASES = (("unet", "device"), ("unet", "stream"), ("linknet", "device"))
 STEPS, BATCH_SIZE, SIDE, SLICES = 5, 8, 64, 48
 
 
-def first_losses(name, *, devices, residency):
+def first_losses(name, *, residency):
     """(slice numbers of each batch as the step saw them, mean loss of each step)."""
     config = default.get_config()
-    mesh = parallel.make_mesh(batch_size=BATCH_SIZE, cpu_devices=devices)
+    mesh = parallel.make_mesh(batch_size=BATCH_SIZE)
     model = create_model(name=name, start_filters=4, dropout_rate=0.1 if name == "unet" else 0.0, dtype="float32")
     optimization = train_state.create_optimization(**config.optimizer)
     state = train_state.create_train_state(jax.random.key(0), model, optimization, image_size=SIDE)
@@ -46,5 +46,5 @@ def first_losses(name, *, devices, residency):
 
 
 if __name__ == "__main__":
-    parallel.join_processes(sys.argv[1])
-    print(json.dumps([[*case, *first_losses(case[0], devices=0, residency=case[1])] for case in CASES]))
+    parallel.join_processes(sys.argv[1].removeprefix("--cluster=") if sys.argv[1:] else "")
+    print(json.dumps([[*case, *first_losses(case[0], residency=case[1])] for case in CASES]))

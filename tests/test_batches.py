@@ -41,12 +41,11 @@ def values_of(supply, batches, steps_per_call):
     return [np.asarray(images) for images, _ in found]
 
 
-@pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("supply_class", [DeviceSupply, StreamSupply])
 @pytest.mark.parametrize(("steps_per_call", "lengths"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5])])
-def test_loads_hold_the_slices_of_their_batches_in_order(slices, devices, supply_class, steps_per_call, lengths):
+def test_loads_hold_the_slices_of_their_batches_in_order(slices, supply_class, steps_per_call, lengths):
     batches = epoch_batches(seed=0, epoch=1, slices=20, batch_size=4)
-    supply = supply_class(slices, parallel.make_mesh(batch_size=4, cpu_devices=devices))
+    supply = supply_class(slices, parallel.make_mesh(batch_size=4))
     assert len(supply) == 20
     found = values_of(supply, batches, steps_per_call)
     assert [len(load) for load in found] == lengths
@@ -67,14 +66,14 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
         def __len__(self):
             return 20
 
-    supply = StreamSupply(Slices(Counting(), slices.masks), parallel.make_mesh(batch_size=1, cpu_devices=1))
+    supply = StreamSupply(Slices(Counting(), slices.masks), parallel.make_mesh(batch_size=1))
     loads = supply.loads(np.zeros((1000, 1), np.int32), steps_per_call=1)
     list(itertools.islice(loads, 10))
     assert Counting.reads < 100
 
 
 def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
-    mesh = parallel.make_mesh(batch_size=1, cpu_devices=1)
+    mesh = parallel.make_mesh(batch_size=1)
     assert isinstance(make_supply(slices, mesh, residency="device"), DeviceSupply)
     assert isinstance(make_supply(slices, mesh, residency="stream"), StreamSupply)
     assert isinstance(make_supply(slices, mesh, residency="auto"), DeviceSupply)
@@ -83,7 +82,7 @@ def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
 
 
 def test_a_call_takes_one_step_on_a_cpu_and_an_epoch_on_a_gpu(slices, monkeypatch):
-    mesh = parallel.make_mesh(batch_size=1, cpu_devices=1)
+    mesh = parallel.make_mesh(batch_size=1)
     resident, streamed = DeviceSupply(slices, mesh), StreamSupply(slices, mesh)
     for supply in (resident, streamed):
         assert choose_steps_per_call(0, supply, batches=100) == 1

@@ -21,29 +21,19 @@ from tests.first_losses import BATCH_SIZE, CASES, SLICES, STEPS, first_losses
 @pytest.fixture(scope="module")
 def on_one_device():
     """(slices seen, losses) of each network on one device."""
-    found = {name: first_losses(name, devices=1, residency="device") for name in ("unet", "linknet")}
+    found = {name: first_losses(name, residency="device") for name in ("unet", "linknet")}
     expected = epoch_batches(seed=0, epoch=1, slices=SLICES, batch_size=BATCH_SIZE)[:STEPS]
     for seen, _ in found.values():
         np.testing.assert_array_equal(seen, expected)
     return found
 
 
-def start_two(arguments_of, cwd=REPOSITORY):
-    """Runs two processes with one CPU device each, that find each other; their standard outputs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+def run_each(commands, *, devices):
+    """Runs processes of so many CPU devices each at the same time; their standard outputs."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments_of(f"{address},2,{process}")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env=environment,
-        )
-        for process in (0, 1)
+        subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment, **pipes) for command in commands
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
@@ -51,21 +41,31 @@ def start_two(arguments_of, cwd=REPOSITORY):
     return [output for output, _ in outputs]
 
 
-@pytest.mark.parametrize(("name", "residency"), CASES)
-def test_eight_devices_follow_one(on_one_device, name, residency):
-    assert jax.device_count() == 8
-    seen, losses = first_losses(name, devices=8, residency=residency)
-    assert seen == on_one_device[name][0]
-    np.testing.assert_allclose(losses, on_one_device[name][1], rtol=1e-4)
+def run_two(*command):
+    """Runs a command as two processes with a device each, told of each other by a last argument."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return run_each([[*command, f"--cluster={address},2,{process}"] for process in (0, 1)], devices=1)
+
+
+def require_same(output, on_one_device):
+    """The losses that `first_losses` printed are those of one device, and so are the slices of every batch."""
+    cases = json.loads(output.splitlines()[-1])
+    assert [(name, residency) for name, residency, _, _ in cases] == list(CASES)
+    for name, _, seen, losses in cases:
+        assert seen == on_one_device[name][0]
+        np.testing.assert_allclose(losses, on_one_device[name][1], rtol=1e-4)
+
+
+def test_eight_devices_follow_one(on_one_device):
+    (output,) = run_each([["-m", "tests.first_losses"]], devices=8)
+    require_same(output, on_one_device)
 
 
 def test_two_processes_follow_one(on_one_device):
-    for output in start_two(lambda cluster: ["-m", "tests.first_losses", cluster]):
-        cases = json.loads(output.splitlines()[-1])
-        assert len(cases) == len(CASES)
-        for name, _, seen, losses in cases:
-            assert seen == on_one_device[name][0]
-            np.testing.assert_allclose(losses, on_one_device[name][1], rtol=1e-4)
+    for output in run_two("-m", "tests.first_losses"):
+        require_same(output, on_one_device)
 
 
 def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
@@ -79,9 +79,8 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
             "train.epochs": epochs,
         }
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
-        script = str(REPOSITORY / "scripts" / "train.py")
-        config = f"--config={REPOSITORY / 'configs' / 'unet.py'}"
-        return start_two(lambda cluster: [script, config, f"--workdir={tmp_path}/run", f"--cluster={cluster}", *flags])
+        config, run = REPOSITORY / "configs" / "unet.py", tmp_path / "run"
+        return run_two("scripts/train.py", f"--config={config}", f"--workdir={run}", *flags)
 
     first, second = train_epochs(1)
     assert "epoch   1" in first
@@ -98,15 +97,11 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(12, "8 or 16"), (4, "8"), (20, "16 or 24")])
-def test_a_batch_that_devices_cannot_share_is_refused_with_sizes_that_work(batch_size, sizes):
+def test_a_batch_that_devices_cannot_share_is_refused_with_sizes_that_work(monkeypatch, batch_size, sizes):
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * 8)
     message = rf"config\.train\.batch_size is {batch_size}, which 8 devices cannot share evenly: set it to {sizes},"
     with pytest.raises(InputError, match=message):
-        parallel.make_mesh(batch_size=batch_size, cpu_devices=8)
-
-
-@pytest.mark.parametrize(("batch_size", "devices"), [(8, 8), (10, 5), (7, 7), (11, 1), (12, 6), (1, 1)])
-def test_as_many_cpu_devices_are_taken_as_divide_the_batch(batch_size, devices):
-    assert parallel.make_mesh(batch_size=batch_size).size == devices
+        parallel.make_mesh(batch_size=batch_size)
 
 
 def test_a_cluster_that_makes_no_sense_is_refused(run_script, tmp_path):

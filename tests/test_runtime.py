@@ -17,12 +17,12 @@ print("started", *sys.argv[1:], flush=True)
 runtime.set_up()
 import jax, jax.numpy as jnp
 jax.jit(lambda x: jnp.sin(x @ x))(jnp.ones((37, 37)))
-print(os.environ.get("GLIBC_TUNABLES"), jax.local_device_count(), jax.config.jax_compilation_cache_dir)
+print(os.environ.get("GLIBC_TUNABLES"), jax.config.jax_compilation_cache_dir, os.environ.get("XLA_FLAGS"))
 """
 
 
 def run(tmp_path, **changes):
-    removed = ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
+    removed = ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **changes}
@@ -39,8 +39,8 @@ def test_a_program_starts_once_more_with_huge_pages_and_its_arguments(tmp_path):
     assert lines[:2] == ["started an argument"] * 2
     assert lines[2].split() == [
         runtime.HUGE_PAGES,
-        str(runtime.available_cores()),
         str(tmp_path / "cache/brainseg_jax/compiled"),
+        runtime.EIGEN_CONVOLUTIONS,
     ]
     assert any((tmp_path / "cache" / "brainseg_jax" / "compiled").iterdir())
 
@@ -48,12 +48,12 @@ def test_a_program_starts_once_more_with_huge_pages_and_its_arguments(tmp_path):
 def test_what_the_user_set_is_kept(tmp_path):
     own = {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
-        "JAX_NUM_CPU_DEVICES": "3",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT",
     }
     lines = run(tmp_path, **own)
     assert lines[0] == "started an argument"
-    assert lines[1].split() == ["glibc.malloc.hugetlb=0", "3", str(tmp_path)]
+    assert lines[1].split() == list(own.values())
 
 
 def test_other_tunables_stay(tmp_path):
@@ -61,3 +61,13 @@ def test_other_tunables_stay(tmp_path):
         assert run(tmp_path, GLIBC_TUNABLES="glibc.malloc.arena_max=3")[2].split()[0] == (
             f"glibc.malloc.arena_max=3:{runtime.HUGE_PAGES}"
         )
+
+
+def test_an_xla_that_is_not_known_gets_no_flag_that_might_end_it(monkeypatch):
+    monkeypatch.setattr(runtime.metadata, "version", lambda package: "0.99.1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_onednn=true")
+    runtime.use_fast_convolutions()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_use_onednn=true"
+    monkeypatch.setattr(runtime.metadata, "version", lambda package: "0.10.2")
+    runtime.use_fast_convolutions()
+    assert os.environ["XLA_FLAGS"] == f"--xla_cpu_use_onednn=true {runtime.EIGEN_CONVOLUTIONS}"

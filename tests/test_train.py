@@ -55,7 +55,7 @@ def rows_of(directory):
 
 
 NO_AUGMENTATION = Augmentation(**default.get_config().augmentation)
-ONE_DEVICE = parallel.make_mesh(batch_size=1, cpu_devices=1)
+ONE_DEVICE = parallel.make_mesh(batch_size=1)
 
 
 def some_slices(count, size):
@@ -323,10 +323,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         ({"optimizer.learning_rate": 0.0}, r"config\.optimizer\.learning_rate is 0"),
         ({"optimizer.plateau_patience": 0}, r"config\.optimizer\.plateau_patience is 0"),
         ({"train.steps_per_call": -1}, r"config\.train\.steps_per_call is -1"),
-        (
-            {"train.cpu_devices": 3},
-            r"config\.train\.batch_size is 8, which 3 devices cannot share evenly: set it to 6 or 9",
-        ),
         ({"data.residency": "disk"}, r"config\.data\.residency is 'disk'"),
         ({"augmentation.flip": 2.0}, r"config\.augmentation\.flip is 2\.0: set it to a number from 0 to 1\.0"),
         ({"train.loss": "huber"}, r"config\.train\.loss is 'huber'"),

@@ -14,7 +14,7 @@ class Case:
       image_size: side of the pictures.
       batch_size: slices a step.
       dtype: our dtype of the computation.
-      cpu_devices: `config.train.cpu_devices`.
+      devices: how many share a batch; PyTorch takes one.
       steps: steps a run; ours do them in one compiled call on a GPU.
     """
 
@@ -24,5 +24,5 @@ class Case:
     image_size: int
     batch_size: int
     dtype: str
-    cpu_devices: int = 0
+    devices: int = 1
     steps: int = 1

@@ -117,7 +117,6 @@ def _recipe(model: str, plan: Plan, on_gpu: bool) -> Case:
         image_size=plan.image_size,
         batch_size=config.train.batch_size,
         dtype="bfloat16" if on_gpu else "float32",
-        cpu_devices=config.train.cpu_devices,
         steps=20 if on_gpu else 1,
     )
 
@@ -247,9 +246,7 @@ def _climb_devices(plan: Plan, on_gpu: bool, say: Callable[[str], None]) -> Iter
     for model in ("unet", "linknet"):
         recipe = _recipe(model, plan, on_gpu)
         counts = [count for count in range(1, jax.device_count() + 1) if recipe.batch_size % count == 0]
-        if on_gpu:
-            counts = [jax.device_count()]  # a run takes all of a machine's GPUs; CUDA_VISIBLE_DEVICES takes fewer
-        sides = {count: ours.make_side(dataclasses.replace(recipe, cpu_devices=count)) for count in counts}
+        sides = {count: ours.make_side(dataclasses.replace(recipe, devices=count)) for count in counts}
         runs = {str(count): (side.run, side.slices) for count, side in sides.items()}
         for count, speed in measure_in_turns(runs, repeats=plan.repeats, seconds=plan.seconds).items():
             say(f"{model}, {count} devices: {speed.median:.1f} slices/s")
