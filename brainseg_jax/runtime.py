@@ -54,3 +54,10 @@ def use_fast_convolutions() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "ynn_fusion_type" not in flags and FIRST_RELEASE <= release <= LAST_RELEASE:
         os.environ["XLA_FLAGS"] = f"{flags} {EIGEN_CONVOLUTIONS}".strip()
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """Finding the dataset in a folder: every way to pack it is the same source, and what is wrong is named."""
 
+import dataclasses
 import io
 import shutil
 import zipfile
@@ -102,6 +103,19 @@ def test_an_id_beyond_cvind_is_refused(unzipped):
     path.rename(path.with_name("3065.mat"))
     with pytest.raises(InputError, match=r"3065\.mat: id 3065 is not among the 3064 of cvind\.mat"):
         archives.find_source(unzipped)
+
+
+def test_several_processes_read_the_same_slices_in_the_same_order(phantom_archives, monkeypatch):
+    monkeypatch.setattr(archives, "CHUNK", 10)
+    files = archives.find_source(phantom_archives).slices[::-1]
+    alone, together = (list(archives.read_slices(files, processes=count)) for count in (1, 2))
+    assert [slice_.slice_id for slice_ in together] == [entry.slice_id for entry in files]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    missing = dataclasses.replace(files[5], member="absent.mat", pack="", path=phantom_archives / "cvind.mat")
+    with pytest.raises(InputError, match=r"cvind\.mat is not a zip file"):
+        list(archives.read_slices((*files, missing), processes=2))
 
 
 def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):

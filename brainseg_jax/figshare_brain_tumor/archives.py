@@ -4,9 +4,13 @@ A folder holds the dataset as the four zips that figshare publishes, as the one 
 inside it, or as unzipped `.mat` files; beside them or inside, `cvind.mat`. Part of the dataset is fine.
 """
 
+import collections
+import concurrent.futures
+import functools
 import hashlib
 import io
 import itertools
+import multiprocessing
 import re
 import zipfile
 import zlib
@@ -40,6 +44,7 @@ PUBLISHED_FILES = (
     PublishedFile("cvind.mat", 7005344, "5ea82eb3212c9fcb84290ccf0beb486d"),
     PublishedFile("README 2024.txt", 51340418, "4188f7c30957e9673c3611613071bd6e"),
 )
+CHUNK = 32  # slices that a process reads at a time
 _SLICE_NAME = re.compile(r"(?:^|/)(\d+)\.mat$")
 _PACK_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
 
@@ -136,27 +141,28 @@ def find_source(manual_dir: Path) -> Source:
     return Source(slices, folds, fingerprint, _changed_files(manual_dir))
 
 
-def read_slices(files: tuple[SliceFile, ...]) -> Iterator[mat_file.Slice]:
-    """Reads and validates slices, one zip open at a time.
+def read_slices(files: tuple[SliceFile, ...], *, processes: int = 1) -> Iterator[mat_file.Slice]:
+    """Reads and validates slices, in the order of `files`.
+
+    Args:
+      files: which.
+      processes: how many read at the same time. With more than one, the program that calls must guard its main part
+        by `if __name__ == "__main__":`, as Python's multiprocessing asks.
 
     Raises:
       InputError: see `mat_file.read_slice`.
     """
-    opened: tuple[tuple[Path, str], zipfile.ZipFile] | None = None
-    for entry in files:
-        if not entry.member:
-            data = entry.path.read_bytes()
-        else:
-            if opened is None or opened[0] != (entry.path, entry.pack):
-                archive = _open_zip(entry.path, str(entry.path))
-                if entry.pack:
-                    archive = _open_zip(io.BytesIO(archive.read(entry.pack)), f"{entry.path}/{entry.pack}")
-                opened = ((entry.path, entry.pack), archive)
-            try:
-                data = opened[1].read(entry.member)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise InputError(f"{entry.name} is damaged inside its zip ({error}): fetch the zip again.") from error
-        yield mat_file.read_slice(data, slice_id=entry.slice_id, name=entry.name)
+    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+    if processes == 1 or len(chunks) == 1:
+        for chunk in chunks:
+            yield from _read_chunk(chunk)
+        return
+    pool, ahead = _readers(processes), 2 * processes  # so that what was read and not yet taken stays small
+    running = collections.deque(pool.submit(_read_chunk, chunk) for chunk in chunks[:ahead])
+    for index in range(len(chunks)):
+        yield from running.popleft().result()
+        if index + ahead < len(chunks):
+            running.append(pool.submit(_read_chunk, chunks[index + ahead]))
 
 
 def download(directory: Path) -> None:
@@ -184,6 +190,32 @@ def download(directory: Path) -> None:
                 f"{file.name} could not be downloaded ({' '.join(str(error).split())[:200]}): open {ARTICLE} in a "
                 "browser, download all files into one folder and name it with --manual_dir."
             ) from error
+
+
+@functools.cache
+def _readers(processes: int) -> concurrent.futures.ProcessPoolExecutor:
+    # New processes, not copies of this one, whose threads they would miss; kept, since one read follows another.
+    return concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+
+
+def _read_chunk(files: tuple[SliceFile, ...]) -> list[mat_file.Slice]:
+    slices = []
+    for entry in files:
+        if not entry.member:
+            data = entry.path.read_bytes()
+        else:
+            try:
+                data = _open_pack(entry.path, entry.pack).read(entry.member)
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise InputError(f"{entry.name} is damaged inside its zip ({error}): fetch the zip again.") from error
+        slices.append(mat_file.read_slice(data, slice_id=entry.slice_id, name=entry.name))
+    return slices
+
+
+@functools.lru_cache(maxsize=1)
+def _open_pack(path: Path, pack: str) -> zipfile.ZipFile:
+    archive = _open_zip(path, str(path))
+    return _open_zip(io.BytesIO(archive.read(pack)), f"{path}/{pack}") if pack else archive
 
 
 def _holds_packs(path: Path) -> bool:

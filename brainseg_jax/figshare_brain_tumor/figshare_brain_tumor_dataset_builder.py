@@ -41,6 +41,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"and cvind.mat of {archives.ARTICLE} into manual_dir."
     )
 
+    reading_processes = 1  # how many read the source; see archives.read_slices
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
@@ -68,7 +70,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return splits
 
     def _generate_examples(self, files: tuple[archives.SliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
-        for slice_ in archives.read_slices(files):
+        for slice_ in archives.read_slices(files, processes=self.reading_processes):
             if slice_.is_phantom != self.builder_config.is_phantom:
                 found, other = ("a drawn", "phantom") if slice_.is_phantom else ("not a drawn", "figshare")
                 raise InputError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from brainseg_jax import runtime
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import archives
 from brainseg_jax.figshare_brain_tumor.figshare_brain_tumor_dataset_builder import Builder
@@ -53,6 +54,7 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # a log file has no use for bars
     try:
+        builder.reading_processes = runtime.available_cores()
         builder.download_and_prepare(
             file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
         )
