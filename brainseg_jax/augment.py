@@ -35,7 +35,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:  # noqa: D105
         for name, value in dataclasses.asdict(self).items():
-            top = {"flip": 1.0, "rotation": 180.0, "scale": 0.99, "contrast": 0.99}.get(name, float("inf"))
+            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99}.get(name, 1.0)
             if not 0 <= value <= top:
                 raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {top}.")
 

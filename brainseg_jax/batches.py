@@ -6,13 +6,15 @@ same batches in the same order.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grain
 import jax
 import numpy as np
+import psutil
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from brainseg_jax import parallel
@@ -93,20 +95,21 @@ class StreamSupply:
         yield from ahead
 
 
-def make_supply(slices: Slices, mesh: Mesh, *, residency: str) -> Supply:
-    """Chooses where the slices wait.
+def make_supplies(parts: Sequence[Slices], mesh: Mesh, *, residency: str) -> list[Supply]:
+    """Chooses where the slices wait: all in one way, and all processes alike.
 
     Args:
-      slices: NumPy arrays.
+      parts: NumPy arrays.
       mesh: the devices.
-      residency: "device", "stream", or "auto": on the devices if they fit in half of what is free there.
+      residency: "device", "stream", or "auto": on the devices if all of them fit in half of what is free there.
     """
-    fits = slices.nbytes <= SHARE_FOR_SLICES * _free_memory(mesh)
-    return (
-        DeviceSupply(slices, mesh)
-        if residency == "device" or (residency == "auto" and fits)
-        else StreamSupply(slices, mesh)
-    )
+    if residency == "auto":
+        fits = sum(part.nbytes for part in parts) <= SHARE_FOR_SLICES * _free_memory(mesh)
+        if jax.process_count() > 1:
+            fits = bool(multihost_utils.process_allgather(np.array(fits)).all())
+        residency = "device" if fits else "stream"
+    supply_class = DeviceSupply if residency == "device" else StreamSupply
+    return [supply_class(part, mesh) for part in parts]
 
 
 def choose_steps_per_call(wanted: int, supply: Supply, *, batches: int) -> int:
@@ -189,9 +192,7 @@ def _chunks(batches: np.ndarray, length: int) -> Iterator[np.ndarray]:
 def _free_memory(mesh: Mesh) -> int:
     """Bytes that are free on one of the devices of this process."""
     device = mesh.local_devices[0]
-    statistics = device.memory_stats() or {}
-    if "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    import psutil  # grain needs it too
-
-    return psutil.virtual_memory().available // len(mesh.local_devices)
+    if device.platform == "cpu":
+        return psutil.virtual_memory().available // len(mesh.local_devices)
+    statistics = device.memory_stats() or {}  # nothing under some allocators: then slices are streamed
+    return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)

@@ -11,7 +11,7 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
-def describe_environment(*, devices: int = 1) -> dict[str, object]:
+def describe_environment(*, devices: int) -> dict[str, object]:
     """Describes the code, the libraries and the machine of this process.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from brainseg_jax import figures, metrics, splits, workdir
@@ -86,7 +87,7 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
         "start_filters": config.model.start_filters,
         "image_size": config.data.image_size,
         "checkpoint_epoch": predictor.epoch,
-        **describe_environment(),
+        **describe_environment(devices=jax.local_device_count()),
         "trained_with": workdir.read_environment(directory),
     }
     output.mkdir(parents=True, exist_ok=True)

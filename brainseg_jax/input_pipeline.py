@@ -4,6 +4,8 @@ Pictures are min-max scaled to [0, 1] slice by slice, whatever their range, and 
 network's square. Sides that are not equal are padded with black to a square first.
 """
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -154,7 +156,10 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int) -> 
 
     Returns:
       The N slices, NumPy arrays. A mask's pixel is tumour where at least half of what it covers is. The arrays lie in
-      files without a name, so that a dataset larger than the memory can be read from the disk.
+      files without a name in TMPDIR, so that slices larger than the memory wait on the disk.
+
+    Raises:
+      InputError: TMPDIR is full.
     """
     shape = (len(slice_ids), image_size, image_size)
     slices = Slices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
@@ -179,6 +184,14 @@ def unpack(slices: Slices) -> tuple[Array, Array]:
 
 def _array_in_file(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file, which has no name, until nobody needs it
+        try:
+            # Now, with an error; a disk that is full when a page is written kills the process without a word.
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()} has no room for the slices ({error.strerror}): set TMPDIR to a folder with "
+                f"{math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.1f} GB free, or lower config.data.image_size."
+            ) from error
         return np.memmap(file, dtype, "w+", shape=shape)
 
 

@@ -62,7 +62,7 @@ def make_mesh(*, batch_size: int, count: int | None = None) -> Mesh:
         sizes = " or ".join(str(size) for size in (below, below + len(devices)) if size)
         raise InputError(
             f"config.train.batch_size is {batch_size}, which {len(devices)} devices cannot share evenly: set it to "
-            f"{sizes}, or to another multiple of {len(devices)}."
+            f"{sizes}, or to another multiple of {len(devices)}, or show fewer devices with CUDA_VISIBLE_DEVICES."
         )
     return Mesh(np.array(devices), (AXIS,))
 

@@ -1,24 +1,28 @@
-"""What a program settles before JAX is imported: memory pages, compiled programs, a CPU's convolutions.
+"""What a script settles before JAX is imported: memory pages, compiled programs, a CPU's convolutions.
 
 All of it is said in environment variables, so that a value which the user set is kept.
 """
 
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
+RESTARTED = "BRAINSEG_JAX_RESTARTED"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the option above
 
 
 def set_up() -> None:
-    """Settles all three; starts the program again where that is what huge pages need."""
+    """Settles all three; starts the program again where that is what huge pages need: for scripts only."""
     use_huge_pages()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_cache()))
-    # Half a second of compilation saved is worth a file.
+    folder = compilation_cache()
+    if folder:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    # A tenth of a second of compilation saved is worth a file.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     use_fast_convolutions()
 
@@ -29,28 +33,30 @@ def use_huge_pages() -> None:
     XLA takes the memory of a step anew each time; in pages of 4 KiB the kernel spends a fifth of a training step on a
     CPU handing them out.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc.hugetlb" in tunables:
+    if platform.libc_ver()[0] != "glibc" or "glibc.malloc.hugetlb" in tunables or RESTARTED in os.environ:
         return
     os.environ["GLIBC_TUNABLES"] = f"{tunables}:{HUGE_PAGES}" if tunables else HUGE_PAGES
+    os.environ[RESTARTED] = "1"  # a program with more rights than its user loses GLIBC_TUNABLES: once is enough
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def compilation_cache() -> Path:
-    """Folder of the programs that XLA compiled, shared by all runs of this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg_jax" / "compiled"
+def compilation_cache() -> Path | None:
+    """Folder of the programs that XLA compiled, shared by all runs of this user; None where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg_jax" / "compiled"
+    except RuntimeError:
+        return None
 
 
 def use_fast_convolutions() -> None:
     """Has XLA compute a CPU's convolutions with Eigen, which gives them to all cores.
 
     YNNPACK, jaxlib's choice since 0.10, leaves narrow convolutions on one; its sums are the faster ones and stay. An
-    XLA that does not know the option would end the program, so that it is set for the versions that were looked at.
+    XLA that does not know the option would end the program, so that it is set for the versions it was tried with.
     """
-    release = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    release = tuple(int(part) for part in re.findall(r"\d+", metadata.version("jaxlib"))[:2])
     flags = os.environ.get("XLA_FLAGS", "")
     if "ynn_fusion_type" not in flags and FIRST_RELEASE <= release <= LAST_RELEASE:
         os.environ["XLA_FLAGS"] = f"{flags} {EIGEN_CONVOLUTIONS}".strip()

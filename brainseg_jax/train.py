@@ -27,7 +27,7 @@ from brainseg_jax.batches import (
     Supply,
     choose_steps_per_call,
     epoch_batches,
-    make_supply,
+    make_supplies,
     padded_batches,
     scan_batches,
 )
@@ -44,6 +44,9 @@ from brainseg_jax.train_state import (
     create_train_state,
     observe_validation_loss,
 )
+
+# Calls that may wait for the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
+CALLS_AHEAD = 3
 
 
 class BatchMetrics(NamedTuple):
@@ -73,9 +76,12 @@ def make_train_step(
     Returns:
       `train_step(state, load)`: the state after the K batches of the load, and their metrics.
     """
+    # Numbers of the host, which become constants of the program; a device's array would have to be read back for that.
+    key_data = np.asarray(jax.random.key_data(key))
 
     def step(state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
-        augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key_data)), state.step)
+        augmentation_key, dropout_key = jax.random.split(step_key)
         images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
 
         def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
@@ -153,6 +159,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
             "train on: lower it."
         )
+    workdir.require_same_run(directory, config, parts)  # by every process, so that all of them end
     if parallel.is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
         workdir.start_run(
@@ -171,13 +178,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             _say(f"Going on after epoch {first_epoch - 1} of {config.train.epochs}.")
         rows = workdir.read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
-            training, validating = (
-                make_supply(
-                    load_slices(dataset, parts[part], image_size=config.data.image_size),
-                    mesh,
-                    residency=config.data.residency,
-                )
-                for part in ("train", "validation")
+            training, validating = make_supplies(
+                [
+                    load_slices(dataset, parts[part], image_size=config.data.image_size)
+                    for part in ("train", "validation")
+                ],
+                mesh,
+                residency=config.data.residency,
             )
         train_step = make_train_step(step_key, model, optimization, loss_function, augmentation)
         evaluation_step = make_evaluation_step(model, loss_function)
@@ -238,6 +245,7 @@ def evaluate_slices(
     for first, load in zip(range(0, len(batches), steps), supply.loads(batches, steps_per_call=steps), strict=True):
         of_load = parallel.put(weights[first : first + steps], parallel.divided(mesh, axis=1))
         sums.append(evaluation_step(state, load, of_load))
+        jax.block_until_ready(sums[-CALLS_AHEAD:][0])
     return _means(_join(sums))
 
 
@@ -269,6 +277,7 @@ def run_epoch(
         for load in supply.loads(batches, steps_per_call=steps_per_call):
             state, sums = train_step(state, load)
             done.append(sums)
+            jax.block_until_ready(done[-CALLS_AHEAD:][0])
             progress(done)
     return state, _join(done)
 
@@ -301,7 +310,6 @@ def _train_epoch(
         if len(done) > 1 and time.perf_counter() - shown > 1:
             shown = time.perf_counter()
             means = _means(_join(done[-20:-1]))
-            _require_finite(means["loss"], f"loss of epoch {epoch}", config, checkpoints)
             rate = (bar.format_dict["rate"] or 0.0) * config.train.batch_size
             bar.set_postfix(loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate:.0f}")
 
@@ -358,7 +366,7 @@ def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
     ):
         if value < least:
             raise InputError(f"config.{name} is {value}: set it to {least} or more.")
-    if config.optimizer.learning_rate <= 0:
+    if not 0 < config.optimizer.learning_rate < math.inf:
         raise InputError(
             f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."
         )

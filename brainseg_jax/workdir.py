@@ -13,6 +13,27 @@ from brainseg_jax.errors import InputError
 NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
 
 
+def require_same_run(directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray]) -> None:
+    """Reads what is in a workdir and changes nothing.
+
+    Args:
+      directory: the workdir.
+      config: the configuration of the run that is to start or go on there.
+      parts: the slice ids of each part.
+
+    Raises:
+      InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
+    """
+    if not (directory / "config.json").exists():
+        return
+    _require_same_config(directory, json.loads(config.to_json()))
+    if read_splits(directory) != _members(parts):
+        raise InputError(
+            f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
+            "or the --config.data.data_dir that the run was started with."
+        )
+
+
 def start_run(
     directory: Path,
     config: ml_collections.ConfigDict,
@@ -20,7 +41,7 @@ def start_run(
     overlaps: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> None:
-    """Writes config.json, environment.json and splits.json, or checks that the run there is the same.
+    """Writes config.json and, where they are not there yet, environment.json and splits.json.
 
     Args:
       directory: the workdir; made if missing.
@@ -30,22 +51,14 @@ def start_run(
       environment: see `environment.describe_environment`.
 
     Raises:
-      InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
+      InputError: see `require_same_run`.
     """
-    settings = json.loads(config.to_json())
-    members = {part: slice_ids.tolist() for part, slice_ids in parts.items()}
-    if (directory / "config.json").exists():
-        _require_same_config(directory, settings)
-        if read_splits(directory) != members:
-            raise InputError(
-                f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
-                "or the --config.data.data_dir that the run was started with."
-            )
-    else:
+    require_same_run(directory, config, parts)
+    if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _write_json(directory / "splits.json", {"parts": members, "overlaps": overlaps})
+        _write_json(directory / "splits.json", {"parts": _members(parts), "overlaps": overlaps})
         _write_json(directory / "environment.json", environment)
-    _write_json(directory / "config.json", settings)
+    _write_json(directory / "config.json", json.loads(config.to_json()))
 
 
 def read_config(directory: Path) -> ml_collections.ConfigDict:
@@ -104,9 +117,15 @@ _MAY_CHANGE = ("train.epochs", "train.steps_per_call", "data.data_dir", "data.re
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
     before, now = _flat(_read_json(directory / "config.json")), _flat(settings)
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and key not in _MAY_CHANGE:
+        if key in _MAY_CHANGE:
+            continue
+        if key not in before:
             raise InputError(
-                f"{directory / 'config.json'} has {key} = {before.get(key)!r}, this command {now.get(key)!r}: name "
+                f"{directory / 'config.json'} has no {key}: an older version made the run; name another --workdir."
+            )
+        if before[key] != now.get(key):
+            raise InputError(
+                f"{directory / 'config.json'} has {key} = {before[key]!r}, this command {now.get(key)!r}: name "
                 "another --workdir for another run, or the same settings to go on."
             )
     if now["train.epochs"] < before["train.epochs"]:
@@ -114,6 +133,10 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "
             f"{now['train.epochs']}: a run can be made longer, not shorter; name another --workdir."
         )
+
+
+def _members(parts: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    return {part: slice_ids.tolist() for part, slice_ids in parts.items()}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from configs import default
 
 # Before JAX starts: less of LLVM's work, since compiling is most of what the tests do. The quickstart in .ci/run
 # compiles as users do.
+os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"] = "cpu", "1"  # on a machine with GPUs too
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 runtime.use_fast_convolutions()
 

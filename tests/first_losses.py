@@ -47,4 +47,5 @@ def first_losses(name, *, residency):
 
 if __name__ == "__main__":
     parallel.join_processes(sys.argv[1].removeprefix("--cluster=") if sys.argv[1:] else "")
-    print(json.dumps([[*case, *first_losses(case[0], residency=case[1])] for case in CASES]))
+    cases = [[*case, *first_losses(case[0], residency=case[1])] for case in CASES]
+    print(json.dumps({"devices": jax.device_count(), "cases": cases}))

@@ -12,7 +12,7 @@ from brainseg_jax.batches import (
     StreamSupply,
     choose_steps_per_call,
     epoch_batches,
-    make_supply,
+    make_supplies,
     padded_batches,
     scan_batches,
 )
@@ -74,11 +74,16 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
 
 def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
     mesh = parallel.make_mesh(batch_size=1)
-    assert isinstance(make_supply(slices, mesh, residency="device"), DeviceSupply)
-    assert isinstance(make_supply(slices, mesh, residency="stream"), StreamSupply)
-    assert isinstance(make_supply(slices, mesh, residency="auto"), DeviceSupply)
-    monkeypatch.setattr("brainseg_jax.batches._free_memory", lambda mesh: slices.nbytes)
-    assert isinstance(make_supply(slices, mesh, residency="auto"), StreamSupply)
+
+    def kinds(residency, parts=1):
+        return {type(supply) for supply in make_supplies([slices] * parts, mesh, residency=residency)}
+
+    assert kinds("device") == {DeviceSupply}
+    assert kinds("stream") == {StreamSupply}
+    assert kinds("auto") == {DeviceSupply}
+    monkeypatch.setattr("brainseg_jax.batches._free_memory", lambda mesh: 3 * slices.nbytes)
+    assert kinds("auto", parts=1) == {DeviceSupply}
+    assert kinds("auto", parts=2) == {StreamSupply}  # together they do not
 
 
 def test_a_call_takes_one_step_on_a_cpu_and_an_epoch_on_a_gpu(slices, monkeypatch):

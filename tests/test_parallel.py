@@ -49,9 +49,11 @@ def run_two(*command):
     return run_each([[*command, f"--cluster={address},2,{process}"] for process in (0, 1)], devices=1)
 
 
-def require_same(output, on_one_device):
+def require_same(output, on_one_device, *, devices):
     """The losses that `first_losses` printed are those of one device, and so are the slices of every batch."""
-    cases = json.loads(output.splitlines()[-1])
+    found = json.loads(output.splitlines()[-1])
+    assert found["devices"] == devices
+    cases = found["cases"]
     assert [(name, residency) for name, residency, _, _ in cases] == list(CASES)
     for name, _, seen, losses in cases:
         assert seen == on_one_device[name][0]
@@ -60,12 +62,12 @@ def require_same(output, on_one_device):
 
 def test_eight_devices_follow_one(on_one_device):
     (output,) = run_each([["-m", "tests.first_losses"]], devices=8)
-    require_same(output, on_one_device)
+    require_same(output, on_one_device, devices=8)
 
 
 def test_two_processes_follow_one(on_one_device):
     for output in run_two("-m", "tests.first_losses"):
-        require_same(output, on_one_device)
+        require_same(output, on_one_device, devices=2)
 
 
 def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):

@@ -1,5 +1,8 @@
 """Masks for new pictures: any size and kind of file, in their place, and the same in any company."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +11,7 @@ from brainseg_jax import predict
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import mat_file
 from brainseg_jax.figshare_brain_tumor.mat_file import Slice
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,30 @@ def test_bad_files_and_patterns_are_named(tmp_path, predictor):
         predict.read_picture(tmp_path / "broken.mat")
     with pytest.raises(InputError, match=r"would both give broken_mask\.png"):
         predict.find_pictures(str(tmp_path / "broken.*"))
+
+
+# Runs a program and prints the most memory that it, and nothing before it, took.
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path, trained):
+    rng = np.random.default_rng(0)
+    folders = {}
+    for count in (20, 300):
+        folders[count] = tmp_path / str(count)
+        folders[count].mkdir()
+        for number in range(count):
+            picture = rng.integers(0, 255, (256, 200 + number % 20), np.uint8)
+            Image.fromarray(picture).save(folders[count] / f"{number}.png", compress_level=0)
+    taken = {}
+    for count, folder in folders.items():
+        command = [str(REPOSITORY / "scripts" / "predict.py"), f"--workdir={trained}", f"--input={folder}/*.png"]
+        command = [sys.executable, "-c", MEASURE, sys.executable, *command, f"--output={folder}/masks"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert len(list((folder / "masks").glob("*_mask.png"))) == count
+        taken[count] = int(finished.stdout)
+    assert taken[300] < 1.2 * taken[20]

@@ -22,7 +22,7 @@ print(os.environ.get("GLIBC_TUNABLES"), jax.config.jax_compilation_cache_dir, os
 
 
 def run(tmp_path, **changes):
-    removed = ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    removed = ("GLIBC_TUNABLES", runtime.RESTARTED, "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **changes}

@@ -165,8 +165,10 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     jax.tree.map(compare, after.params, expected, gradients)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_one_trace_per_step_function_and_nothing_travels_unasked(make_config, data_dir, monkeypatch, steps_per_call):
+@pytest.mark.parametrize(("steps_per_call", "lengths"), [(1, 1), (2, 1), (3, 2)])
+def test_one_trace_per_step_function_and_nothing_travels_unasked(
+    tmp_path, make_config, monkeypatch, steps_per_call, lengths
+):
     config = make_config(**{"train.batch_size": 16, "train.steps_per_call": steps_per_call, "train.epochs": 3})
     made = []
     for name, original in (
@@ -184,8 +186,9 @@ def test_one_trace_per_step_function_and_nothing_travels_unasked(make_config, da
     monkeypatch.setattr(jax, "transfer_guard", lambda level: guards.append(level) or original_guard(level))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "epoch_batches", lambda **options: np.arange(64).reshape(4, 16))
-        train.train_and_evaluate(config, Path(config.data.data_dir).parent / f"traces_{steps_per_call}")
-    assert [step._cache_size() for step in made] == [1, 1]
+        train.train_and_evaluate(config, tmp_path)
+    # Four batches in threes are a call of three and one of one: a program each. Two validation batches are one call.
+    assert [step._cache_size() for step in made] == [lengths, 1]
     assert guards == ["disallow"] * 3
 
 
@@ -206,13 +209,18 @@ def test_several_steps_a_call_do_what_single_steps_do(make_config):
     images, masks = some_slices(6, config.data.image_size)
     batches = [[0, 1], [2, 3], [4, 5]]
     step = train_step_of(config, model, optimization)
-    single, losses = jax.tree.map(jnp.copy, state), []
+    start, single, losses = jax.device_get(state.params), jax.tree.map(jnp.copy, state), []
     for batch in batches:
         single, sums = step(single, load_of(images, masks, batch))
         losses.append(float(sums.loss[0]))
     together, sums = step(state, load_of(images, masks, *batches))
     assert int(together.step) == int(single.step) == 3
     np.testing.assert_allclose(sums.loss, losses, rtol=1e-5)
+    moved, apart = (
+        sum(float(jnp.abs(one - other).sum()) for one, other in zip(*map(jax.tree.leaves, pair), strict=True))
+        for pair in ((together.params, start), (together.params, single.params))
+    )
+    assert apart < 1e-3 * moved
 
 
 @pytest.mark.parametrize(
@@ -320,6 +328,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         ({"train.epochs": 0}, r"config\.train\.epochs is 0"),
         ({"train.batch_size": 0}, r"config\.train\.batch_size is 0"),
         ({"train.batch_size": 5000}, r"config\.train\.batch_size is 5000, more than the"),
+        ({"optimizer.learning_rate": math.nan}, r"config\.optimizer\.learning_rate is nan"),
+        ({"augmentation.noise": math.inf}, r"config\.augmentation\.noise is inf: set it to a number from 0 to 1\.0"),
         ({"optimizer.learning_rate": 0.0}, r"config\.optimizer\.learning_rate is 0"),
         ({"optimizer.plateau_patience": 0}, r"config\.optimizer\.plateau_patience is 0"),
         ({"train.steps_per_call": -1}, r"config\.train\.steps_per_call is -1"),

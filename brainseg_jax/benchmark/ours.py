@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax import parallel, train
 from brainseg_jax.augment import Augmentation
-from brainseg_jax.batches import DeviceSupply, StreamSupply, epoch_batches
+from brainseg_jax.batches import DeviceSupply, StreamSupply, choose_steps_per_call, epoch_batches
 from brainseg_jax.benchmark.case import Case
 from brainseg_jax.benchmark.timing import Side
 from brainseg_jax.input_pipeline import Slices, pack
@@ -107,8 +107,8 @@ def _side(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, param
         compile_seconds=seconds,
         parameters=parameters,
         memory_bytes=(taken - memory.alias_size_in_bytes) * mesh.size,
-        flops_per_slice=cost["flops"] / share if "flops" in cost else None,
-        bytes_per_slice=cost["bytes accessed"] / share if "bytes accessed" in cost else None,
+        flops_per_slice=max(cost.get("flops", 0), 0) / share or None,
+        bytes_per_slice=max(cost.get("bytes accessed", 0), 0) / share or None,
     )
 
 
@@ -122,10 +122,9 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
     for name in ("bare", "device", "augmented", "stream"):
         mesh, state, step = start(case, augmented=name == "augmented")
         supply = (StreamSupply if name == "stream" else DeviceSupply)(host, mesh)
+        steps = choose_steps_per_call(0, supply, batches=slices // case.batch_size)
         states, epochs = [state], [0]
-        fixed = (
-            next(iter(supply.loads(_batches(case, slices, 0), steps_per_call=case.steps))) if name == "bare" else None
-        )
+        fixed = next(iter(supply.loads(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
 
         def run(
             bare: bool = name == "bare",
@@ -134,17 +133,18 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
             states: Any = states,
             epochs: Any = epochs,
             fixed: Any = fixed,
+            steps: int = steps,
         ) -> None:
             epochs[0] += 1
             batches = _batches(case, slices, epochs[0])
             if bare:
                 done = []
-                for _ in range(0, len(batches), case.steps):
+                for _ in range(0, len(batches), steps):
                     states[0], sums = step(states[0], fixed)
                     done.append(sums)
                 jax.device_get(done)
             else:
-                states[0], _ = train.run_epoch(step, states[0], supply, batches, steps_per_call=case.steps)
+                states[0], _ = train.run_epoch(step, states[0], supply, batches, steps_per_call=steps)
             jax.block_until_ready(states[0])
 
         started = time.perf_counter()
@@ -172,8 +172,7 @@ def _wait_for(function: Any, *arguments: Any) -> None:
 
 
 def _batches(case: Case, slices: int, epoch: int) -> np.ndarray:
-    batches = epoch_batches(seed=0, epoch=epoch, slices=slices, batch_size=case.batch_size)
-    return batches[: len(batches) // case.steps * case.steps]
+    return epoch_batches(seed=0, epoch=epoch, slices=slices, batch_size=case.batch_size)
 
 
 def _count(params: Any) -> int:

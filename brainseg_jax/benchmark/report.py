@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from brainseg_jax.figures import INK, save_figure
 from brainseg_jax.workdir import NETWORK_NAMES
 
+PASSES = ("forward", "input_gradient", "kernel_gradient")
 OURS, THEIRS = "#0072B2", "#999999"
 
 
@@ -71,6 +72,23 @@ def describe(found: Mapping[str, Any]) -> str:
         f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
         for epoch in [*found["epochs"], *found["ladders"]["dataset_slices"]]
     ]
+    lines += [
+        "",
+        "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to PyTorch's:",
+        "",
+        "| Maps | Channels | In the network | Forward | Gradient of the input | Gradient of the kernel |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["convolutions"]:
+        slowness = [f"{row[f'ours_{name}_ms'] / row[f'torch_{name}_ms']:.1f}" for name in PASSES]
+        shape = (f"{row['side']}×{row['side']}", f"{row['channels']} → {row['features']}", str(row["times"]))
+        lines.append("| " + " | ".join([*shape, *slowness]) + " |")
+    sums = [
+        sum(row["times"] * row[f"ours_{name}_ms"] for row in found["convolutions"])
+        / sum(row["times"] * row[f"torch_{name}_ms"] for row in found["convolutions"])
+        for name in PASSES
+    ]
+    lines.append("| all | | | " + " | ".join(f"**{value:.1f}**" for value in sums) + " |")
     lines += ["", "![Ours against PyTorch, and how cost grows](benchmark.png)", ""]
     return "\n".join(lines)
 

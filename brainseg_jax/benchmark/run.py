@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from brainseg_jax.benchmark import ours, torch_sides
+from brainseg_jax.benchmark import convolutions, ours, torch_sides
 from brainseg_jax.benchmark.case import Case
 from brainseg_jax.benchmark.timing import Side, Speed, measure_in_turns
 from brainseg_jax.environment import describe_environment
@@ -104,6 +104,7 @@ def run_benchmark(plan: Plan, *, say: Callable[[str], None]) -> dict[str, Any]:
         if not rung or time.perf_counter() - started < plan.ladder_seconds:
             found["ladders"]["dataset_slices"].append(_measure_epoch(recipe, plan, slices, repeats=2))
     found["ladders"]["devices"] = list(_climb_devices(plan, on_gpu, say))
+    found["convolutions"] = convolutions.profile(recipe, repeats=3, seconds=min(plan.seconds, 0.05))
     found["epoch"] = found["epochs"][0]
     return found
 

@@ -5,8 +5,8 @@ inside it, or as unzipped `.mat` files; beside them or inside, `cvind.mat`. Part
 """
 
 import collections
-import concurrent.futures
-import functools
+import concurrent.futures.process
+import contextlib
 import hashlib
 import io
 import itertools
@@ -44,7 +44,7 @@ PUBLISHED_FILES = (
     PublishedFile("cvind.mat", 7005344, "5ea82eb3212c9fcb84290ccf0beb486d"),
     PublishedFile("README 2024.txt", 51340418, "4188f7c30957e9673c3611613071bd6e"),
 )
-CHUNK = 32  # slices that a process reads at a time
+CHUNK = 64  # slices that a process reads at a time
 _SLICE_NAME = re.compile(r"(?:^|/)(\d+)\.mat$")
 _PACK_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
 
@@ -141,28 +141,47 @@ def find_source(manual_dir: Path) -> Source:
     return Source(slices, folds, fingerprint, _changed_files(manual_dir))
 
 
-def read_slices(files: tuple[SliceFile, ...], *, processes: int = 1) -> Iterator[mat_file.Slice]:
+def read_slices(
+    files: tuple[SliceFile, ...], *, readers: concurrent.futures.Executor | None = None, ahead: int = 4
+) -> Iterator[mat_file.Slice]:
     """Reads and validates slices, in the order of `files`.
 
     Args:
       files: which.
-      processes: how many read at the same time. With more than one, the program that calls must guard its main part
-        by `if __name__ == "__main__":`, as Python's multiprocessing asks.
+      readers: other processes that read; None for this one.
+      ahead: how many times 64 slices are read before they are asked for, where there are readers.
 
     Raises:
-      InputError: see `mat_file.read_slice`.
+      InputError: see `mat_file.read_slice`; or a reader was killed.
     """
     chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
-    if processes == 1 or len(chunks) == 1:
+    if readers is None:
         for chunk in chunks:
             yield from _read_chunk(chunk)
         return
-    pool, ahead = _readers(processes), 2 * processes  # so that what was read and not yet taken stays small
-    running = collections.deque(pool.submit(_read_chunk, chunk) for chunk in chunks[:ahead])
+    running = collections.deque(readers.submit(_read_chunk, chunk) for chunk in chunks[:ahead])
     for index in range(len(chunks)):
-        yield from running.popleft().result()
+        try:
+            yield from running.popleft().result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise InputError(
+                "A process that read slices was killed, likely for want of memory: free some, try again."
+            ) from error
         if index + ahead < len(chunks):
-            running.append(pool.submit(_read_chunk, chunks[index + ahead]))
+            running.append(readers.submit(_read_chunk, chunks[index + ahead]))
+
+
+@contextlib.contextmanager
+def reading_processes(count: int) -> Iterator[concurrent.futures.Executor]:
+    """Processes for `read_slices`, ended with the context; new ones, not copies of this one and its threads.
+
+    The program's main part must be guarded by `if __name__ == "__main__":`, as Python's multiprocessing asks.
+    """
+    pool = concurrent.futures.ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def download(directory: Path) -> None:
@@ -192,30 +211,24 @@ def download(directory: Path) -> None:
             ) from error
 
 
-@functools.cache
-def _readers(processes: int) -> concurrent.futures.ProcessPoolExecutor:
-    # New processes, not copies of this one, whose threads they would miss; kept, since one read follows another.
-    return concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
-
-
 def _read_chunk(files: tuple[SliceFile, ...]) -> list[mat_file.Slice]:
     slices = []
+    opened: tuple[tuple[Path, str], zipfile.ZipFile] | None = None
     for entry in files:
         if not entry.member:
             data = entry.path.read_bytes()
         else:
+            if opened is None or opened[0] != (entry.path, entry.pack):
+                archive = _open_zip(entry.path, str(entry.path))
+                if entry.pack:
+                    archive = _open_zip(io.BytesIO(archive.read(entry.pack)), f"{entry.path}/{entry.pack}")
+                opened = ((entry.path, entry.pack), archive)
             try:
-                data = _open_pack(entry.path, entry.pack).read(entry.member)
+                data = opened[1].read(entry.member)
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise InputError(f"{entry.name} is damaged inside its zip ({error}): fetch the zip again.") from error
         slices.append(mat_file.read_slice(data, slice_id=entry.slice_id, name=entry.name))
     return slices
-
-
-@functools.lru_cache(maxsize=1)
-def _open_pack(path: Path, pack: str) -> zipfile.ZipFile:
-    archive = _open_zip(path, str(path))
-    return _open_zip(io.BytesIO(archive.read(pack)), f"{path}/{pack}") if pack else archive
 
 
 def _holds_packs(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """The TFDS builder of the figshare brain tumour dataset."""
 
+import concurrent.futures
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"and cvind.mat of {archives.ARTICLE} into manual_dir."
     )
 
-    reading_processes = 1  # how many read the source; see archives.read_slices
+    readers: concurrent.futures.Executor | None = None  # processes that read the source, if any
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -70,7 +71,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return splits
 
     def _generate_examples(self, files: tuple[archives.SliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
-        for slice_ in archives.read_slices(files, processes=self.reading_processes):
+        for slice_ in archives.read_slices(files, readers=self.readers):
             if slice_.is_phantom != self.builder_config.is_phantom:
                 found, other = ("a drawn", "phantom") if slice_.is_phantom else ("not a drawn", "figshare")
                 raise InputError(

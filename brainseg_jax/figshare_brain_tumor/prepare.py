@@ -12,6 +12,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import archives
 from brainseg_jax.figshare_brain_tumor.figshare_brain_tumor_dataset_builder import Builder
 
+MOST_READERS = 4  # the one process that writes keeps no more of them busy
 SOURCE_FILE = "source.json"
 
 
@@ -54,10 +55,11 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # a log file has no use for bars
     try:
-        builder.reading_processes = runtime.available_cores()
-        builder.download_and_prepare(
-            file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
-        )
+        with archives.reading_processes(min(runtime.available_cores(), MOST_READERS)) as readers:
+            builder.readers = readers
+            builder.download_and_prepare(
+                file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
+            )
     finally:
         if aside.exists():
             _put_back(aside, folder)
