@@ -29,6 +29,7 @@ def test_turns_count_units_a_second_and_alternate():
     assert speeds["slow"].median == pytest.approx(125, rel=0.25)
     assert all(speed.lowest <= speed.median <= speed.highest for speed in speeds.values())
     turns = [name for name, before in zip(order[4:], [None, *order[4:]], strict=False) if name != before]
+    assert min(order.count(name) for name in runs) > 3 * 2  # more than once a turn, after the run that wakes
     assert turns == ["fast", "slow"] * 3
 
 

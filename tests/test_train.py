@@ -256,7 +256,8 @@ def test_bfloat16_learns_what_float32_learns(tmp_path, make_config, trained):
     train.train_and_evaluate(make_config(**TRAINED, **{"model.dtype": "bfloat16"}), tmp_path)
     single, half = (np.mean([row["train_dice"] for row in rows_of(run)[-5:]]) for run in (trained, tmp_path))
     assert half > 0.4
-    assert abs(half - single) < 0.08
+    # Three seeds of float32 have a standard deviation of 0.065 here; this is twice that.
+    assert abs(half - single) < 0.13
     parameters = latest_state(tmp_path, make_config(**TRAINED)).params
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {np.dtype("float32")}
 

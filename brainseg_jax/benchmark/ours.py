@@ -161,13 +161,14 @@ def ceilings(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
     values = jax.random.normal(jax.random.key(0), (2**28 if on_gpu else 2**25,))
     multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1.0)
     runs: dict[str, tuple[Any, int]] = {
-        name: (functools.partial(_wait_for, multiply, of_type), 2 * side**3)
+        name: (functools.partial(wait_for, multiply, of_type), 2 * side**3)
         for name, of_type in (("float32", matrix), ("bfloat16", matrix.astype(jnp.bfloat16)))
     }
-    return runs | {"bytes": (functools.partial(_wait_for, copy, values), 2 * values.nbytes)}
+    return runs | {"bytes": (functools.partial(wait_for, copy, values), 2 * values.nbytes)}
 
 
-def _wait_for(function: Any, *arguments: Any) -> None:
+def wait_for(function: Any, *arguments: Any) -> None:
+    """Calls a compiled function and waits for its result."""
     jax.block_until_ready(function(*arguments))
 
 

@@ -64,6 +64,7 @@ def measure_in_turns(
     for _ in range(repeats):
         for name, (run, units) in runs.items():
             time.sleep(PAUSE_SECONDS)
+            run()  # wakes the program's own threads
             speeds[name].append(units * times[name] / _seconds_of(run, times[name]))
     return {name: Speed(float(np.median(found)), min(found), max(found)) for name, found in speeds.items()}
 
