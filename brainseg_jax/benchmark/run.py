@@ -44,7 +44,7 @@ class Plan:
 
 PUBLISHED = {"unet": 16, "linknet": 64}
 PLANS = {
-    "cpu": Plan(PUBLISHED, 128, 5, 0.7, 30, (0.5, 1, 2), (64, 256), (64, 256), 24),
+    "cpu": Plan(PUBLISHED, 128, 5, 0.5, 30, (1, 2, 4), (256,), (64,), 24),
     "gpu": Plan(PUBLISHED, 512, 7, 0.5, 40, (1, 2, 4, 8, 16), (128, 256, 512, 768), (256, 1024, 3064), 200),
     "tiny": Plan({"unet": 2, "linknet": 2}, 64, 2, 0.01, 0, (1,), (64,), (16,), 3, torch_compile=False),
 }
