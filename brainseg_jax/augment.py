@@ -6,6 +6,7 @@ the compiled program; with all at 0 pictures and masks pass as they are.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax import Array
 from brainseg_jax.errors import InputError
 
 ELASTIC_KNOTS = 5  # the elastic displacement is drawn on so many points a side and interpolated smoothly
+BIAS_KNOTS = 3  # the brightness likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Augmentation:
     elastic: float
     gamma: float
     contrast: float
+    bias: float
+    blur: float
     noise: float
 
     def __post_init__(self) -> None:  # noqa: D105
         for name, value in dataclasses.asdict(self).items():
-            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99}.get(name, 1.0)
+            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "blur": 0.02}.get(name, 1.0)
             if not 0 <= value <= top:
                 raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {top}.")
 
@@ -43,6 +47,11 @@ class Augmentation:
     def warps(self) -> bool:
         """Whether pixels move."""
         return any((self.flip, self.rotation, self.scale, self.shift, self.elastic))
+
+    @property
+    def changes_intensities(self) -> bool:
+        """Whether grey levels change."""
+        return any((self.gamma, self.contrast, self.bias, self.blur, self.noise))
 
 
 def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentation) -> tuple[Array, Array]:
@@ -63,7 +72,7 @@ def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentati
         points = jax.vmap(lambda one: _source_points(one, images.shape[1], augmentation))(keys)
         warped = jax.vmap(_sample)(jnp.concatenate([images, masks], axis=-1), points)
         images, masks = warped[..., :1], (warped[..., 1:] >= 0.5).astype(jnp.float32)
-    if augmentation.gamma or augmentation.contrast or augmentation.noise:
+    if augmentation.changes_intensities:
         images = _change_intensities(intensity_key, images, augmentation)
     return images, masks
 
@@ -109,7 +118,7 @@ def _sample(picture: Array, points: Array) -> Array:
 
 
 def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Array:
-    gamma_key, contrast_key, level_key, noise_key = jax.random.split(key, 4)
+    gamma_key, contrast_key, level_key, noise_key, bias_key, blur_key = jax.random.split(key, 6)
     one_each = (len(images), 1, 1, 1)
     if strength.gamma:
         exponent = jnp.exp(jax.random.normal(gamma_key, one_each) * strength.gamma)
@@ -118,7 +127,29 @@ def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Ar
         factor = 1 + jax.random.uniform(contrast_key, one_each, minval=-1.0) * strength.contrast
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
         images = mean + factor * (images - mean)
+    if strength.bias:
+        knots = jax.random.normal(bias_key, (len(images), BIAS_KNOTS, BIAS_KNOTS, 1)) * strength.bias
+        images = images * jnp.exp(jax.image.resize(knots, images.shape, "cubic"))
+    if strength.blur:
+        images = _blur(jax.random.uniform(blur_key, one_each) * strength.blur, images, strength.blur)
     if strength.noise:
         level = jax.random.uniform(level_key, one_each) * strength.noise
         images = images + level * jax.random.normal(noise_key, images.shape)
     return images.clip(0.0, 1.0)
+
+
+def _blur(sigmas: Array, images: Array, largest: float) -> Array:
+    """Gaussian blur with a standard deviation (B, 1, 1, 1) of its own for each picture, in shares of the side."""
+    side = images.shape[1]
+    radius = max(1, math.ceil(2.5 * largest * side))
+    offsets = range(-radius, radius + 1)
+    # Below a fifth of a pixel the neighbours' weights vanish: nothing is blurred.
+    exponents = [-0.5 * (offset / jnp.maximum(sigmas * side, 0.2)) ** 2 for offset in offsets]
+    weights = jax.nn.softmax(jnp.stack(exponents), axis=0)
+    for axis in (1, 2):
+        margins = [(0, 0)] * 4
+        margins[axis] = (radius, radius)
+        padded = jnp.pad(images, margins, mode="edge")
+        shifted = (jax.lax.slice_in_dim(padded, first, first + side, axis=axis) for first in range(len(offsets)))
+        images = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), jnp.zeros_like(images))
+    return images

@@ -19,6 +19,11 @@ def _goodness(metrics: dict[str, float]) -> float:
     return -loss if math.isfinite(loss) else -math.inf
 
 
+def _tree(state: TrainState) -> dict[str, Any]:
+    # Without an average where there is none, as runs were saved before there were averages.
+    return {name: value for name, value in state._asdict().items() if name != "average" or value}
+
+
 class Checkpoints:
     """The checkpoints in a folder, one an epoch at most: the latest and the one of the lowest validation loss.
 
@@ -64,7 +69,7 @@ class Checkpoints:
         """
         saved = self._manager.save(
             epoch,
-            args=ocp.args.StandardSave(state._asdict()),
+            args=ocp.args.StandardSave(_tree(state)),
             metrics={"validation_loss": float(validation_loss)},
         )
         if not saved:
@@ -91,10 +96,11 @@ class Checkpoints:
             raise InputError(f"{self._directory} holds no checkpoint: train first, or name another --workdir.")
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes: Any = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target._asdict()
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), _tree(target)
         )
         try:
-            return TrainState(**self._manager.restore(epoch, args=ocp.args.StandardRestore(shapes)))
+            restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(shapes))
+            return TrainState(**{"average": {}} | restored)
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"The checkpoint of epoch {epoch} in {self._directory} does not fit config.json ("

@@ -33,11 +33,13 @@ class Record(NamedTuple):
       slice_id: its id.
       image: (H, W) int16, upright.
       mask: (H, W) uint8, 0 or 1.
+      spacing_mm: side of a pixel, NaN where it is not known.
     """
 
     slice_id: int
     image: np.ndarray
     mask: np.ndarray
+    spacing_mm: float
 
 
 class Slices(NamedTuple):
@@ -120,7 +122,7 @@ class Dataset:
                 )
             split, index = self._places[int(slice_id)]
             row = self._sources[split][index]
-            yield Record(int(slice_id), row["image"], row["mask"])
+            yield Record(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))
 
 
 def scale_image(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Overlap of two masks: pure functions for JAX and NumPy arrays alike.
 
 The empty-mask rule stands here and nowhere else: two empty masks agree completely (1); an empty and a non-empty one
-not at all (0).
+not at all (0). So a missed tumour has precision 0, and so has recall whatever is found where nothing is.
 """
 
 from typing import NamedTuple
@@ -60,3 +60,17 @@ def intersection_over_union(overlap: Overlap) -> Array:
     """Shared / union, (B,) float32 in [0, 1]; 1 where both masks are empty (Jaccard 1912)."""
     union = overlap.predicted + overlap.true - overlap.shared
     return jnp.where(union > 0, overlap.shared / jnp.maximum(union, 1.0), 1.0)
+
+
+def precision(overlap: Overlap) -> Array:
+    """Shared / predicted, (B,) float32 in [0, 1]: the share of what was found that is tumour."""
+    return _share(overlap.shared, overlap.predicted, other=overlap.true)
+
+
+def recall(overlap: Overlap) -> Array:
+    """Shared / true, (B,) float32 in [0, 1]: the share of the tumour that was found."""
+    return _share(overlap.shared, overlap.true, other=overlap.predicted)
+
+
+def _share(shared: Array, of: Array, *, other: Array) -> Array:
+    return jnp.where(of > 0, shared / jnp.maximum(of, 1.0), jnp.where(other > 0, 0.0, 1.0))

@@ -16,14 +16,15 @@ from PIL import Image, UnidentifiedImageError
 
 from brainseg_jax import parallel, workdir
 from brainseg_jax.checkpoint import Checkpoints
+from brainseg_jax.decision import Decision
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import mat_file
-from brainseg_jax.input_pipeline import from_network_size, scale_image, to_network_size
+from brainseg_jax.input_pipeline import Dataset, Record, from_network_size, scale_image, to_network_size
 from brainseg_jax.models import create_model
 from brainseg_jax.overlays import overlay
 from brainseg_jax.train_state import Variables, create_optimization, create_train_state
 
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
 
 
@@ -32,7 +33,6 @@ class Predictor:
 
     Attributes:
       epoch: the epoch of the checkpoint.
-      threshold: the run's: a pixel is tumour where its probability exceeds it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -46,9 +46,15 @@ class Predictor:
         """
         config = workdir.read_config(directory)
         model = create_model(**config.model)
-        optimization = create_optimization(**config.optimizer)
+        optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
         shapes = jax.eval_shape(
-            lambda: create_train_state(jax.random.key(0), model, optimization, image_size=config.data.image_size)
+            lambda: create_train_state(
+                jax.random.key(0),
+                model,
+                optimization,
+                image_size=config.data.image_size,
+                with_average=config.train.ema_decay > 0,
+            )
         )
         if not (directory / "checkpoints").is_dir():
             raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
@@ -56,13 +62,17 @@ class Predictor:
         with Checkpoints(directory / "checkpoints") as checkpoints:
             best = checkpoints.best_epoch()
             variables: Variables = checkpoints.restore(best, shapes).variables
-        self.epoch = best
-        self.threshold = float(config.evaluation.threshold)
+        self.epoch = best or 0
         self._size = config.data.image_size
 
         def probabilities(variables: Variables, images: Array) -> Array:
-            logits: Any = model.apply(variables, images, train=False)
-            return jax.nn.sigmoid(logits)
+            def apply(images: Array) -> Array:
+                logits: Any = model.apply(variables, images, train=False)
+                return jax.nn.sigmoid(logits)
+
+            if config.evaluation.flip:
+                return (apply(images) + apply(images[:, :, ::-1])[:, :, ::-1]) / 2
+            return apply(images)
 
         @functools.cache
         def on_devices(count: int) -> tuple[Mesh, Variables]:
@@ -91,6 +101,15 @@ class Predictor:
         return [from_network_size(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
 
 
+def predict_records(
+    predictor: Predictor, dataset: Dataset, slice_ids: np.ndarray
+) -> Iterator[tuple[Record, np.ndarray]]:
+    """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
+    records = dataset.read(slice_ids)
+    while batch := list(itertools.islice(records, BATCH_SIZE)):
+        yield from zip(batch, predictor([record.image for record in batch]), strict=True)
+
+
 def read_picture(path: Path) -> np.ndarray:
     """Reads a picture: (H, W), upright, in the file's own range; colours become grey.
 
@@ -112,11 +131,12 @@ def read_picture(path: Path) -> np.ndarray:
         ) from error
 
 
-def predict_files(predictor: Predictor, paths: Sequence[Path], output: Path) -> Iterator[Path]:
+def predict_files(predictor: Predictor, decision: Decision, paths: Sequence[Path], output: Path) -> Iterator[Path]:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each picture, batch by batch.
 
     Args:
       predictor: the network.
+      decision: which pixels are tumour.
       paths: `.mat`, PNG and JPEG files.
       output: folder for the pictures; made if missing.
 
@@ -131,7 +151,7 @@ def predict_files(predictor: Predictor, paths: Sequence[Path], output: Path) -> 
     while batch := list(itertools.islice(remaining, BATCH_SIZE)):
         images = [read_picture(path) for path in batch]
         for path, image, probabilities in zip(batch, images, predictor(images), strict=True):
-            mask = probabilities > predictor.threshold
+            mask = decision.mask(probabilities)
             Image.fromarray(overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
             Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}_mask.png")
             yield output / f"{path.stem}_mask.png"

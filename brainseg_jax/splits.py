@@ -1,12 +1,14 @@
 """Who is in train, validation and test.
 
-Three protocols:
+Three protocols, and two that measure what leakage is worth:
   slice     70 % / 20 % / 10 % of the slices at random, as the published results have it. Slices of one patient fall
             into several parts: its test Dice flatters.
   official  the dataset's own five folds, by patient id; test is one fold.
   family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, all
             follow the fold of the first of them. The honest one.
-Under the last two, validation is a share of the training families, chosen by a hash of the family's name: a family
+  family_apart   as family, but half of each test family's slices are in no part.
+  family_leaked  the same test slices and as many to train on, but that half is among them, in place of others.
+Under all but the first, validation is a share of the training families, chosen by a hash of the family's name: a family
 keeps its part when others are added.
 """
 
@@ -20,7 +22,21 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.slice_table import SliceTable
 
 PARTS = ("train", "validation", "test")
-PROTOCOLS = ("slice", "official", "family")
+PROTOCOLS = ("slice", "official", "family", "family_apart", "family_leaked")
+
+
+_MUST_NOT_SHARE = {
+    "slice": (),
+    "official": ("patient_ids",),
+    "family": ("patient_ids", "families"),
+    "family_apart": ("patient_ids", "families"),
+    "family_leaked": (),
+}
+
+
+def has_folds(protocol: str) -> bool:
+    """Whether the test part under a protocol is one of five folds."""
+    return protocol != "slice"
 
 
 def make_splits(
@@ -30,13 +46,14 @@ def make_splits(
 
     Args:
       table: the dataset's slices.
-      protocol: "slice", "official" or "family".
+      protocol: one of `PROTOCOLS`.
       fold: the fold that is the test part, 1..5; "slice" has none.
       seed: of the permutation under "slice", the only random choice here.
       validation_share: share of the training families that validate, in (0, 1); "slice" has its own 20 %.
 
     Returns:
-      For each part its slices' ids, ascending, int64; the parts are disjoint and together the whole table.
+      For each part its slices' ids, ascending, int64; the parts are disjoint and, but for "family_apart" and
+      "family_leaked", together the whole table.
 
     Raises:
       InputError: an unknown protocol, a fold without slices, a share outside (0, 1), a part left empty, or an id of
@@ -67,6 +84,8 @@ def make_splits(
             "validation": table.slice_ids[is_validation],
             "test": table.slice_ids[is_test],
         }
+        if protocol in ("family_apart", "family_leaked"):
+            parts = _halve_test_families(table, parts, leaked=protocol == "family_leaked")
     parts = {part: np.sort(slice_ids) for part, slice_ids in parts.items()}
     for part, slice_ids in parts.items():
         if not slice_ids.size:
@@ -75,8 +94,7 @@ def make_splits(
                 "(config.data.data_dir)."
             )
     overlap = overlaps(table, parts)
-    must_not_share = {"slice": (), "official": ("patient_ids",), "family": ("patient_ids", "families")}[protocol]
-    for kind in must_not_share:
+    for kind in _MUST_NOT_SHARE[protocol]:
         for pair, shared in overlap[kind].items():
             if shared:
                 raise InputError(
@@ -130,10 +148,32 @@ def _family_folds(table: SliceTable) -> np.ndarray:
     return np.array([fold_of_id[first_id[family]] for family in table.families], np.int64)
 
 
+def _halve_test_families(table: SliceTable, parts: dict[str, np.ndarray], *, leaked: bool) -> dict[str, np.ndarray]:
+    """Takes half of each test family's slices out of test; if `leaked`, into train in place of as many others."""
+    test = parts["test"][np.argsort(_draws("half", parts["test"].astype(str)), kind="stable")]
+    families = np.array(_names_of(table, table.families, test))
+    held, taken = [], []
+    for family in sorted(set(families.tolist())):
+        members = test[families == family].tolist()
+        middle = (len(members) + 1) // 2
+        held += members[:middle]
+        taken += members[middle:]
+    train = parts["train"]
+    if leaked:
+        if len(taken) > train.size:
+            raise InputError("Protocol 'family_leaked' needs more slices to train on: prepare a larger dataset.")
+        kept = np.argsort(_draws("kept", train.astype(str)), kind="stable")[: train.size - len(taken)]
+        train = np.concatenate([train[kept], np.array(taken, np.int64)])
+    return {"train": train, "validation": parts["validation"], "test": np.array(held, np.int64)}
+
+
+def _draws(purpose: str, names: Sequence[str] | np.ndarray) -> list[float]:
+    """A number in [0, 1) for each name, from its hash alone."""
+    return [int.from_bytes(hashlib.sha256(f"{purpose} {name}".encode()).digest()[:8]) / 2**64 for name in names]
+
+
 def _validation_families(families: np.ndarray, share: float) -> list[str]:
-    draws = {
-        family: int.from_bytes(hashlib.sha256(f"validation {family}".encode()).digest()[:8]) / 2**64
-        for family in sorted(set(families.tolist()))
-    }
+    names = sorted(set(families.tolist()))
+    draws = dict(zip(names, _draws("validation", names), strict=True))
     # In a dataset of few families none may fall under the share: then the lowest one validates.
     return [family for family, draw in draws.items() if draw < share] or [min(draws, key=lambda name: draws[name])]

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
@@ -32,17 +31,21 @@ from brainseg_jax.batches import (
     scan_batches,
 )
 from brainseg_jax.checkpoint import Checkpoints
+from brainseg_jax.decision import choose
 from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset, Slices, load_slices, unpack
 from brainseg_jax.losses import LossFunction, create_loss
 from brainseg_jax.models import create_model
+from brainseg_jax.predict import Predictor, predict_records
 from brainseg_jax.train_state import (
     Optimization,
     TrainState,
     create_optimization,
     create_train_state,
+    current_learning_rate,
     observe_validation_loss,
+    update_state,
 )
 
 # Calls that may wait for the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
@@ -62,7 +65,13 @@ EvaluationStep = Callable[[TrainState, Load, Array], BatchMetrics]
 
 
 def make_train_step(
-    key: Array, model: nn.Module, optimization: Optimization, loss_function: LossFunction, augmentation: Augmentation
+    key: Array,
+    model: nn.Module,
+    optimization: Optimization,
+    loss_function: LossFunction,
+    augmentation: Augmentation,
+    *,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Makes the compiled step; it takes over the memory of the state that it is given.
 
@@ -72,6 +81,7 @@ def make_train_step(
       optimization: see `create_optimization`.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
       augmentation: what happens to pictures and masks before the network sees them.
+      ema_decay: of the average of the weights, where the state carries one.
 
     Returns:
       `train_step(state, load)`: the state after the K batches of the load, and their metrics.
@@ -95,15 +105,7 @@ def make_train_step(
             return loss_function(logits, masks).mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = optimization.optimizer.update(gradients, state.opt_state, state.params)
-        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
-        next_state = TrainState(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            plateau=state.plateau,
-        )
+        next_state = update_state(state, optimization, gradients, batch_stats, ema_decay=ema_decay)
         dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
         count = jnp.float32(len(images))
         return next_state, BatchMetrics(loss * count, dice.sum(), count)
@@ -166,9 +168,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             directory, config, parts, splits.overlaps(dataset.table, parts), describe_environment(devices=mesh.size)
         )
 
-    optimization = create_optimization(**config.optimizer)
+    optimization = create_optimization(
+        **config.optimizer,
+        epochs=config.train.epochs,
+        steps_per_epoch=parts["train"].size // config.train.batch_size,
+    )
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = create_train_state(init_key, model, optimization, image_size=config.data.image_size)
+    state = create_train_state(
+        init_key, model, optimization, image_size=config.data.image_size, with_average=config.train.ema_decay > 0
+    )
     state = parallel.put(state, parallel.replicated(mesh))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
@@ -186,12 +194,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 mesh,
                 residency=config.data.residency,
             )
-        train_step = make_train_step(step_key, model, optimization, loss_function, augmentation)
+        train_step = make_train_step(
+            step_key, model, optimization, loss_function, augmentation, ema_decay=config.train.ema_decay
+        )
         evaluation_step = make_evaluation_step(model, loss_function)
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
-                learning_rate = config.optimizer.learning_rate * float(state.plateau.scale)
+                learning_rate = current_learning_rate(state, optimization)
                 state, train = _train_epoch(config, train_step, state, training, epoch, checkpoints)
                 seconds = time.perf_counter() - start
                 validation = evaluate_slices(
@@ -227,6 +237,20 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
+    if config.evaluation.choose_on_validation and parallel.is_primary():
+        _choose_decision(directory, dataset, parts["validation"])
+
+
+def _choose_decision(directory: Path, dataset: Dataset, validation_ids: np.ndarray) -> None:
+    """Writes decision.json, for the checkpoint that is now the best."""
+    predictor = Predictor(directory)
+    predicted = predict_records(predictor, dataset, validation_ids)
+    decision, dice = choose((probabilities, record.mask) for record, probabilities in predicted)
+    workdir.write_decision(directory, decision, epoch=predictor.epoch, validation_dice=dice)
+    print(
+        f"Chosen on validation, mean Dice {dice:.3f}: threshold {decision.threshold}, smallest component "
+        f"{decision.smallest_component:.2%} of the picture."
+    )
 
 
 def evaluate_slices(
@@ -366,6 +390,8 @@ def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
     ):
         if value < least:
             raise InputError(f"config.{name} is {value}: set it to {least} or more.")
+    if not 0 <= config.train.ema_decay < 1:
+        raise InputError(f"config.train.ema_decay is {config.train.ema_decay}: set it to a number in [0, 1).")
     if not 0 < config.optimizer.learning_rate < math.inf:
         raise InputError(
             f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."

@@ -9,7 +9,10 @@ import optax
 from flax import linen as nn
 from jax import Array
 
+from brainseg_jax.errors import InputError
+
 Variables = dict[str, Any]
+SCHEDULES = ("plateau", "cosine")
 
 
 class TrainState(NamedTuple):
@@ -20,7 +23,9 @@ class TrainState(NamedTuple):
       params: the network's parameters, float32.
       batch_stats: running statistics of batch norm, {} where there is none.
       opt_state: the optimizer's.
-      plateau: state of the learning rate's schedule; `plateau.scale` multiplies the initial learning rate.
+      plateau: state of the schedule that watches the validation loss, {} where there is none; `plateau.scale`
+        multiplies the learning rate.
+      average: exponential moving average of `params` and `batch_stats`, {} where there is none.
     """
 
     step: Array
@@ -28,57 +33,99 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: optax.OptState
     plateau: Any
+    average: Any
 
     @property
     def variables(self) -> Variables:
-        """What `model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What `model.apply` takes to be scored: the average, where there is one."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Optimization(NamedTuple):
     """The optimizer and the schedule of a run.
 
     Attributes:
-      optimizer: turns gradients into updates at the initial learning rate.
-      schedule: watches the validation loss, once an epoch.
+      optimizer: turns gradients into updates.
+      learning_rate: steps taken → the optimizer's learning rate.
+      plateau: watches the validation loss, once an epoch, and scales the updates; None under "cosine".
     """
 
     optimizer: optax.GradientTransformation
-    schedule: optax.GradientTransformationExtraArgs
+    learning_rate: optax.Schedule
+    plateau: optax.GradientTransformationExtraArgs | None
 
 
 def create_optimization(
     *,
     learning_rate: float,
+    schedule: str,
+    warmup_epochs: float,
+    weight_decay: float,
     l2_penalty: float,
     plateau_factor: float,
     plateau_patience: int,
     minimum_learning_rate: float,
+    epochs: int,
+    steps_per_epoch: int,
 ) -> Optimization:
-    """Adam (Kingma, Ba 2015, arXiv:1412.6980) with a learning rate that falls when the validation loss stalls.
+    """Adam (Kingma, Ba 2015, arXiv:1412.6980) or AdamW (Loshchilov, Hutter 2019, arXiv:1711.05101).
 
     Args:
-      learning_rate: the initial one, above 0.
+      learning_rate: the highest, above 0.
+      schedule: "plateau": it falls when the validation loss stalls; "cosine": it rises from 0 and falls along half a
+        cosine to the minimum at the last step (Loshchilov, Hutter 2017, arXiv:1608.03983).
+      warmup_epochs: epochs of the rise under "cosine", at least 0, fewer than `epochs`.
+      weight_decay: times learning rate and kernel is taken off each kernel at each step; 0 for Adam.
       l2_penalty: `l2_penalty` · Σ w² over the kernels joins the loss; 0 for none.
       plateau_factor: multiplies the learning rate after `plateau_patience` epochs without improvement, in (0, 1).
       plateau_patience: epochs, at least 1.
-      minimum_learning_rate: never below it.
+      minimum_learning_rate: never below it, but for the warm-up.
+      epochs: of the whole run.
+      steps_per_epoch: steps of one. Neither changes the form of the optimizer's state.
 
     Returns:
-      Both transformations.
+      The optimizer and its learning rate's schedule.
+
+    Raises:
+      InputError: an unknown schedule, or a warm-up as long as the run.
     """
-    optimizer = optax.adam(learning_rate)
+    if schedule not in SCHEDULES:
+        raise InputError(f"config.optimizer.schedule is {schedule!r}: set it to one of {', '.join(SCHEDULES)}.")
+    if not 0 <= warmup_epochs < epochs:
+        raise InputError(
+            f"config.optimizer.warmup_epochs is {warmup_epochs}: set it to 0 or more, fewer than the {epochs} of "
+            "config.train.epochs."
+        )
+    minimum = min(minimum_learning_rate, learning_rate)
+    if schedule == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup_epochs else learning_rate,
+            learning_rate,
+            round(warmup_epochs * steps_per_epoch),
+            epochs * steps_per_epoch,
+            minimum,
+        )
+    else:
+        rate = optax.constant_schedule(learning_rate)
+    # A number where it is constant, which leaves the optimizer without a counter of its own.
+    step_size = rate if schedule == "cosine" else learning_rate
+    if weight_decay:
+        optimizer = optax.adamw(step_size, weight_decay=weight_decay, mask=_kernels)
+    else:
+        optimizer = optax.adam(step_size)
     if l2_penalty:
         optimizer = optax.chain(optax.add_decayed_weights(2 * l2_penalty, mask=_kernels), optimizer)
-    schedule = optax.contrib.reduce_on_plateau(
-        factor=plateau_factor,
-        patience=plateau_patience,
-        min_scale=min(minimum_learning_rate / learning_rate, 1.0),
+    if schedule == "cosine":
+        return Optimization(optimizer, rate, None)
+    plateau = optax.contrib.reduce_on_plateau(
+        factor=plateau_factor, patience=plateau_patience, min_scale=minimum / learning_rate
     )
-    return Optimization(optimizer, schedule)
+    return Optimization(optimizer, rate, plateau)
 
 
-def create_train_state(key: Array, model: nn.Module, optimization: Optimization, *, image_size: int) -> TrainState:
+def create_train_state(
+    key: Array, model: nn.Module, optimization: Optimization, *, image_size: int, with_average: bool = False
+) -> TrainState:
     """Draws the parameters and starts the optimizer.
 
     Args:
@@ -86,6 +133,7 @@ def create_train_state(key: Array, model: nn.Module, optimization: Optimization,
       model: the network.
       optimization: see `create_optimization`.
       image_size: side of the pictures, a multiple of the network's stride.
+      with_average: whether the state carries an average of the weights.
 
     Returns:
       The state before the first step.
@@ -94,21 +142,61 @@ def create_train_state(key: Array, model: nn.Module, optimization: Optimization,
     @jax.jit  # one program instead of a small one for every parameter's shape
     def create(key: Array) -> TrainState:
         variables = model.init(key, jnp.zeros((1, image_size, image_size, 1), jnp.float32))
+        batch_stats = variables.get("batch_stats", {})
+        weights = {"params": variables["params"], "batch_stats": batch_stats}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=batch_stats,
             opt_state=optimization.optimizer.init(variables["params"]),
-            plateau=optimization.schedule.init({}),
+            plateau=optimization.plateau.init({}) if optimization.plateau else {},
+            # Copies: the step takes over the memory of the state, in which nothing may stand twice.
+            average=jax.tree.map(jnp.copy, weights) if with_average else {},
         )
 
     return create(key)
 
 
 def observe_validation_loss(state: TrainState, optimization: Optimization, validation_loss: float) -> TrainState:
-    """Tells the schedule the epoch's validation loss; the learning rate may fall."""
-    _, plateau = jax.jit(optimization.schedule.update)({}, state.plateau, value=np.float32(validation_loss))
+    """Tells a plateau schedule the epoch's validation loss; the learning rate may fall."""
+    if optimization.plateau is None:
+        return state
+    _, plateau = jax.jit(optimization.plateau.update)({}, state.plateau, value=np.float32(validation_loss))
     return state._replace(plateau=plateau)
+
+
+def current_learning_rate(state: TrainState, optimization: Optimization) -> float:
+    """The learning rate of the next step; reads from the device."""
+    scale = float(state.plateau.scale) if optimization.plateau else 1.0
+    return float(optimization.learning_rate(int(state.step))) * scale
+
+
+def update_state(
+    state: TrainState, optimization: Optimization, gradients: Any, batch_stats: Any, *, ema_decay: float
+) -> TrainState:
+    """The state after a step.
+
+    Args:
+      state: the state before.
+      optimization: see `create_optimization`.
+      gradients: of the loss by `state.params`.
+      batch_stats: those after the step.
+      ema_decay: of the average, in [0, 1), where the state carries one. In the first steps the average forgets
+        faster, (1 + step) / (10 + step), so that the parameters drawn at random leave it.
+
+    Returns:
+      The next state.
+    """
+    updates, opt_state = optimization.optimizer.update(gradients, state.opt_state, state.params)
+    if optimization.plateau:
+        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average:
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        new = {"params": params, "batch_stats": batch_stats}
+        average = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, average, new)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau, average)
 
 
 def _kernels(params: Any) -> Any:

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from brainseg_jax import splits
+from brainseg_jax.decision import Decision
 from brainseg_jax.errors import InputError
+from configs import default
 
 NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
 
@@ -64,10 +68,20 @@ def start_run(
 def read_config(directory: Path) -> ml_collections.ConfigDict:
     """The configuration of the run in a workdir.
 
+    Fields that are newer than the run have the values of configs/default.py, with which they change nothing.
+
     Raises:
-      InputError: there is no run, or config.json is damaged.
+      InputError: there is no run, config.json is damaged, or a newer version made it.
     """
-    return ml_collections.ConfigDict(_read_json(directory / "config.json"))
+    config = default.get_config()
+    settings = _flat(_read_json(directory / "config.json"))
+    if unknown := sorted(settings.keys() - _flat(config.to_dict()).keys()):
+        raise InputError(
+            f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
+            "name another --workdir."
+        )
+    config.update_from_flattened_dict(settings)
+    return config
 
 
 def read_splits(directory: Path) -> dict[str, list[int]]:
@@ -100,9 +114,32 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
     _replace(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
 
 
+def write_decision(directory: Path, decision: Decision, *, epoch: int, validation_dice: float) -> None:
+    """Writes decision.json: what was chosen on validation, for the checkpoint of which epoch, and its mean Dice."""
+    _write_json(directory / "decision.json", {**asdict(decision), "epoch": epoch, "validation_dice": validation_dice})
+
+
+def read_decision(directory: Path) -> Decision:
+    """The config's decision, or the one that was chosen on validation.
+
+    Raises:
+      InputError: it was to be chosen, and training has not ended; or a value is outside its range.
+    """
+    settings = read_config(directory).evaluation
+    if not settings.choose_on_validation:
+        return Decision(settings.threshold, settings.smallest_component)
+    if not (directory / "decision.json").exists():
+        raise InputError(
+            f"{directory / 'decision.json'} is missing, which training writes at its end: run scripts/train.py with "
+            f"--workdir={directory} to its end first."
+        )
+    chosen = _read_json(directory / "decision.json")
+    return Decision(chosen["threshold"], chosen["smallest_component"])
+
+
 def describe_run(config: ml_collections.ConfigDict) -> str:
     """A title: network, resolution, protocol, fold and seed."""
-    fold = "" if config.split.protocol == "slice" else f" fold {config.split.fold}"
+    fold = f" fold {config.split.fold}" if splits.has_folds(config.split.protocol) else ""
     size = config.data.image_size
     return (
         f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {size}×{size}, "
@@ -110,8 +147,17 @@ def describe_run(config: ml_collections.ConfigDict) -> str:
     )
 
 
-# What a run may be gone on with: more epochs, the dataset in another place, other hardware.
-_MAY_CHANGE = ("train.epochs", "train.steps_per_call", "data.data_dir", "data.residency")
+# What a run may be gone on with: more epochs, the dataset in another place, other hardware, masks made otherwise.
+_MAY_CHANGE = (
+    "train.epochs",
+    "train.steps_per_call",
+    "data.data_dir",
+    "data.residency",
+    "evaluation.threshold",
+    "evaluation.smallest_component",
+    "evaluation.choose_on_validation",
+    "evaluation.flip",
+)
 
 
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
@@ -128,6 +174,12 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
                 f"{directory / 'config.json'} has {key} = {before[key]!r}, this command {now.get(key)!r}: name "
                 "another --workdir for another run, or the same settings to go on."
             )
+    if now["optimizer.schedule"] == "cosine" and now["train.epochs"] != before["train.epochs"]:
+        raise InputError(
+            f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command "
+            f"{now['train.epochs']}: under optimizer.schedule = 'cosine' the learning rate follows from it; name "
+            "another --workdir."
+        )
     if now["train.epochs"] < before["train.epochs"]:
         raise InputError(
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "

@@ -23,10 +23,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentation.elastic = 0.0  # standard deviation of a smooth displacement, as a share of the side
     config.augmentation.gamma = 0.0  # standard deviation of the natural logarithm of an exponent of the intensities
     config.augmentation.contrast = 0.0  # intensities up to this share further from or nearer to their mean, in [0, 1)
+    config.augmentation.bias = (
+        0.0  # standard deviation of the natural logarithm of a smooth brightness across a picture
+    )
+    config.augmentation.blur = 0.0  # standard deviation of a Gaussian blur, up to, as a share of the side, in [0, 0.02]
     config.augmentation.noise = 0.0  # standard deviation of Gaussian noise, up to; the range of a picture is 1
 
     config.split = ml_collections.ConfigDict()
-    config.split.protocol = "slice"  # "slice" (as published; leaks), "official" or "family"
+    config.split.protocol = "slice"  # "slice" (as published; leaks), "official" or "family"; more in splits.py
     config.split.fold = 1  # the test fold under "official" and "family", 1..5
     config.split.seed = 0  # of the random division under "slice"
     config.split.validation_share = 0.15  # share of the training families that validate under "official" and "family"
@@ -34,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.name = "unet"  # "unet" or "linknet"
     config.model.start_filters = 16  # channels of the first level
+    config.model.batch_norm = False  # in U-Net; LinkNet has it by itself
     config.model.dropout_rate = 0.0  # U-Net's dropout between the two convolutions of a level, in [0, 1)
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
 
@@ -42,14 +47,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 8  # slices a step
     config.train.steps_per_call = 0  # steps that one compiled call takes; 0: all of an epoch on a GPU, one on a CPU
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
+    config.train.ema_decay = 0.0  # of the exponential moving average of the weights that is scored; 0: the weights
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.learning_rate = 1e-4  # Adam's, at first
+    config.optimizer.learning_rate = 1e-4  # Adam's, the highest
+    config.optimizer.schedule = "plateau"  # how it falls: "plateau" or "cosine"
+    config.optimizer.warmup_epochs = 0.0  # under "cosine": it rises from 0 in so many epochs first
+    config.optimizer.weight_decay = 0.0  # decoupled (AdamW), of the kernels, times the learning rate
     config.optimizer.l2_penalty = 0.0  # times the sum of the squared kernels joins the loss
     config.optimizer.plateau_factor = 0.1  # multiplies the learning rate when the validation loss stalls
     config.optimizer.plateau_patience = 5  # for so many epochs
-    config.optimizer.minimum_learning_rate = 1e-5  # never below it
+    config.optimizer.minimum_learning_rate = 1e-5  # never below it, but for the warm-up
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.threshold = 0.5  # a pixel is tumour where its probability exceeds it
+    config.evaluation.smallest_component = 0.0  # parts smaller than this share of the picture are left out of a mask
+    config.evaluation.choose_on_validation = False  # the two above, for the highest mean Dice, when training ends
+    config.evaluation.flip = False  # probabilities are means over the picture and its mirror image
     return config

@@ -61,22 +61,24 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
     """All networks on the same test slices, from bad to good."""
     import numpy as np
 
-    from brainseg_jax import evaluate, figures, workdir
+    from brainseg_jax import figures, workdir
     from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
     from brainseg_jax.input_pipeline import scale_image
-    from brainseg_jax.predict import Predictor
+    from brainseg_jax.predict import Predictor, predict_records
+    from brainseg_jax.scores import score_slice
 
     masks: dict[str, list[np.ndarray]] = {}
     dice: dict[str, list[float]] = {}
     for directory in directories:
         config, predictor = workdir.read_config(directory), Predictor(directory)
+        decision = workdir.read_decision(directory)
         name = f"{workdir.NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
         predicted = [
-            (record, probabilities > predictor.threshold)
-            for record, probabilities in evaluate.predict_records(predictor, dataset, np.array(members))
+            (record, decision.mask(probabilities))
+            for record, probabilities in predict_records(predictor, dataset, np.array(members))
         ]
         masks[name] = [mask for _, mask in predicted]
-        scores = [evaluate.score_slice(record, mask, patient_id="", label="") for record, mask in predicted]
+        scores = [score_slice(record, mask, patient_id="", label="") for record, mask in predicted]
         dice[name] = [score.dice for score in scores]
     order = np.argsort(next(iter(dice.values())))
     rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]

@@ -13,11 +13,12 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks and overlays.
 
 def main() -> None:
     """Predicts and counts the masks."""
-    from brainseg_jax import predict
+    from brainseg_jax import predict, workdir
 
     paths = predict.find_pictures(INPUT.value)
-    predictor = predict.Predictor(Path(WORKDIR.value))
-    written = sum(1 for _ in predict.predict_files(predictor, paths, Path(OUTPUT.value)))
+    directory = Path(WORKDIR.value)
+    predictor, decision = predict.Predictor(directory), workdir.read_decision(directory)
+    written = sum(1 for _ in predict.predict_files(predictor, decision, paths, Path(OUTPUT.value)))
     print(f"{written} masks and overlays in {OUTPUT.value}")
 
 

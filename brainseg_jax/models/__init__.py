@@ -11,12 +11,13 @@ from brainseg_jax.models.unet import UNet
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create_model(*, name: str, start_filters: int, dropout_rate: float, dtype: str) -> UNet | LinkNet:
+def create_model(*, name: str, start_filters: int, batch_norm: bool, dropout_rate: float, dtype: str) -> UNet | LinkNet:
     """Makes the network that `config.model` describes.
 
     Args:
       name: "unet" or "linknet".
       start_filters: channels of the first level, at least 1.
+      batch_norm: batch norm in U-Net; LinkNet has it anyway, so it must be False there.
       dropout_rate: U-Net's dropout, in [0, 1); LinkNet has none, so it must be 0 there.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
 
@@ -34,8 +35,10 @@ def create_model(*, name: str, start_filters: int, dropout_rate: float, dtype: s
         raise InputError(f"config.model.dropout_rate is {dropout_rate}: set it to a number in [0, 1).")
     compute_dtype: Any = DTYPES[dtype]
     if name == "unet":
-        return UNet(start_filters=start_filters, dropout_rate=dropout_rate, dtype=compute_dtype)
+        return UNet(start_filters=start_filters, batch_norm=batch_norm, dropout_rate=dropout_rate, dtype=compute_dtype)
     if name == "linknet":
+        if batch_norm:
+            raise InputError("config.model.batch_norm is True, but LinkNet has batch norm by itself: set it to False.")
         if dropout_rate:
             raise InputError(f"config.model.dropout_rate is {dropout_rate}, but LinkNet has no dropout: set it to 0.")
         return LinkNet(start_filters=start_filters, dtype=compute_dtype)

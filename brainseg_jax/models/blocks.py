@@ -127,6 +127,11 @@ class UpConv2x2(nn.Module):
         return outputs
 
 
+def batch_norm(*, name: str, dtype: Any, train: bool) -> nn.BatchNorm:
+    """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) as both networks use it; its statistics are float32."""
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+
+
 def require_sides(shape: tuple[int, ...], *, stride: int, network: str) -> None:
     """Refuses pictures that the network cannot halve as often as it must.
 

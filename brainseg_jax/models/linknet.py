@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.blocks import UpConv2x2, UpConv3x3, convolution, he_normal, max_pool, require_sides
+from brainseg_jax.models.blocks import (
+    UpConv2x2,
+    UpConv3x3,
+    batch_norm,
+    convolution,
+    he_normal,
+    max_pool,
+    require_sides,
+)
 
 
 class ConvNorm(nn.Module):
@@ -44,7 +52,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(inputs)
-        hidden = batch_norm(dtype=self.dtype, train=train)(hidden)
+        hidden = batch_norm(name="norm", dtype=self.dtype, train=train)(hidden)
         return nn.relu(hidden) if self.relu else hidden
 
 
@@ -63,12 +71,7 @@ class UpConvNorm(nn.Module):
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) to (B, 2H, 2W, features); batch norm uses the batch's statistics if `train`."""
         hidden = UpConv3x3(self.features, dtype=self.dtype, name="conv")(inputs)
-        return nn.relu(batch_norm(dtype=self.dtype, train=train)(hidden))
-
-
-def batch_norm(*, dtype: Any, train: bool) -> nn.BatchNorm:
-    """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) as both the encoder and the decoder use it."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name="norm")
+        return nn.relu(batch_norm(name="norm", dtype=self.dtype, train=train)(hidden))
 
 
 class ResidualBlock(nn.Module):
@@ -166,5 +169,5 @@ class LinkNet(nn.Module):
         hidden = UpConvNorm(narrow, self.dtype, name="end_1")(hidden, train=train)
         hidden = ConvNorm(narrow, 3, dtype=self.dtype, name="end_2")(hidden, train=train)
         logits = UpConv2x2(1, use_bias=False, dtype=self.dtype, name="logits")(hidden)
-        logits = batch_norm(dtype=self.dtype, train=train)(logits)
+        logits = batch_norm(name="norm", dtype=self.dtype, train=train)(logits)
         return logits.astype(jnp.float32)

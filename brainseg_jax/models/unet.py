@@ -6,29 +6,42 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.blocks import UpConv2x2, he_normal, max_pool, require_sides
+from brainseg_jax.models.blocks import UpConv2x2, batch_norm, he_normal, max_pool, require_sides
 
 
 class DoubleConv(nn.Module):
-    """Two 3×3 convolutions, each followed by a ReLU, with optional dropout between them.
+    """Two 3×3 convolutions, each followed by optional batch norm and a ReLU, with optional dropout between them.
 
     Attributes:
       features: channels of the output.
+      batch_norm: whether batch norm stands between convolution and ReLU, in place of the bias.
       dropout_rate: share of the values between the convolutions that training sets to zero, in [0, 1).
       dtype: dtype of the computation.
     """
 
     features: int
+    batch_norm: bool = False
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) to (B, H, W, features)."""
-        hidden = nn.Conv(self.features, (3, 3), kernel_init=he_normal, dtype=self.dtype, name="conv_1")(inputs)
-        hidden = nn.relu(hidden)
+        hidden = self._conv(1, inputs, train=train)
         hidden = nn.Dropout(self.dropout_rate, deterministic=not train)(hidden)
-        hidden = nn.Conv(self.features, (3, 3), kernel_init=he_normal, dtype=self.dtype, name="conv_2")(hidden)
+        return self._conv(2, hidden, train=train)
+
+    def _conv(self, number: int, inputs: Array, *, train: bool) -> Array:
+        hidden = nn.Conv(
+            self.features,
+            (3, 3),
+            use_bias=not self.batch_norm,
+            kernel_init=he_normal,
+            dtype=self.dtype,
+            name=f"conv_{number}",
+        )(inputs)
+        if self.batch_norm:
+            hidden = batch_norm(name=f"norm_{number}", dtype=self.dtype, train=train)(hidden)
         return nn.relu(hidden)
 
 
@@ -37,11 +50,13 @@ class UNet(nn.Module):
 
     Attributes:
       start_filters: channels of the first level; each level down doubles them.
+      batch_norm: whether batch norm follows each 3×3 convolution; the published network has none.
       dropout_rate: dropout between the two convolutions of a level, in [0, 1).
       dtype: dtype of the computation; parameters stay float32.
     """
 
     start_filters: int = 16
+    batch_norm: bool = False
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
 
@@ -54,7 +69,8 @@ class UNet(nn.Module):
 
         Args:
           images: (B, H, W, C) pictures, float, scaled to [0, 1]; H and W multiples of 16.
-          train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0).
+          train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0) and batch norm
+            uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
 
         Returns:
           (B, H, W, 1) float32 logits.
@@ -79,4 +95,5 @@ class UNet(nn.Module):
         return logits.astype(jnp.float32)
 
     def _double_conv(self, level: int, name: str) -> DoubleConv:
-        return DoubleConv(self.start_filters * 2**level, self.dropout_rate, self.dtype, name=name)
+        features = self.start_filters * 2**level
+        return DoubleConv(features, self.batch_norm, self.dropout_rate, self.dtype, name=name)

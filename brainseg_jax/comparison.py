@@ -1,0 +1,109 @@
+"""Which of two runs is better on the same slices, and by how much: differences slice by slice, second minus first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+from brainseg_jax.scores import METRICS, SIZES, SliceScore
+from brainseg_jax.statistics import bootstrap_mean
+
+
+def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> list[tuple[SliceScore, SliceScore]]:
+    """The rows of the same slices.
+
+    Raises:
+      InputError: one has a slice that the other lacks, or they disagree on a tumour.
+    """
+    by_id = {score.slice_id: score for score in second}
+    if missing := sorted(by_id.keys() ^ {score.slice_id for score in first}):
+        raise InputError(
+            f"{len(missing)} slices, {missing[0]} for one, were scored in only one of the two folders: compare runs "
+            "of one protocol, fold and dataset."
+        )
+    pairs = [(score, by_id[score.slice_id]) for score in first]
+    for one, other in pairs:
+        if (one.patient_id, one.tumour_pixels) != (other.patient_id, other.tumour_pixels):
+            raise InputError(
+                f"Slice {one.slice_id} has another patient or another tumour in the second folder: compare runs of "
+                "one dataset."
+            )
+    return pairs
+
+
+def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
+    """Paired differences with 95 % intervals by bootstrap over families.
+
+    Returns:
+      `slices`, `families`; for each of `scores.METRICS` and `share_missed` a dict of `first`, `second` (means over
+      the slices of which both are known), `difference` (second minus first), `interval` ([low, high], None where
+      there are fewer than two families); `by_class` and `by_size`: the same of Dice and its `slices`; all None where
+      there is no slice.
+
+    Raises:
+      InputError: see `pair_scores`.
+    """
+    pairs = pair_scores(first, second)
+    families = np.array([one.family for one, _ in pairs])
+    labels = np.array([one.label for one, _ in pairs])
+    sizes = np.array([one.size for one, _ in pairs])
+    values = {name: np.array([[getattr(score, name) for score in pair] for pair in pairs], float) for name in METRICS}
+    values["share_missed"] = (values["dice"] == 0).astype(float)
+
+    def of_group(chosen: np.ndarray) -> dict[str, Any]:
+        return {"slices": int(chosen.sum()), **_difference(values["dice"][chosen], families[chosen])}
+
+    return {
+        "slices": len(pairs),
+        "families": len(set(families.tolist())),
+        **{name: _difference(both, families) for name, both in values.items()},
+        "by_class": {label: of_group(labels == label) for label in LABELS},
+        "by_size": {size: of_group(sizes == size) for size in SIZES},
+    }
+
+
+def comparison_table(found: dict[str, Any], *, names: tuple[str, str]) -> str:
+    """A Markdown table of what `compare_scores` found."""
+    rows = [
+        ("", names[0], names[1], "Difference", "95 % interval"),
+        ("---",) * 5,
+        *(_row(name, found[name]) for name in (*METRICS, "share_missed")),
+        *(_row(f"dice, {label}", found["by_class"][label]) for label in LABELS),
+        *(_row(f"dice, tumour {size} of the picture", found["by_size"][size]) for size in SIZES),
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows if row)
+
+
+def most_different(
+    first: Sequence[SliceScore], second: Sequence[SliceScore], *, count: int
+) -> list[tuple[SliceScore, SliceScore]]:
+    """The pairs of rows whose Dice differ most, largest difference first.
+
+    Raises:
+      InputError: see `pair_scores`.
+    """
+    return sorted(pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:count]
+
+
+def _difference(values: np.ndarray, families: np.ndarray) -> dict[str, Any]:
+    known = ~np.isnan(values).any(axis=1)
+    values, families = values[known], families[known]
+    if not len(values):
+        return {"first": None, "second": None, "difference": None, "interval": None}
+    differences = values[:, 1] - values[:, 0]
+    low, high = bootstrap_mean(differences, families)
+    return {
+        "first": float(values[:, 0].mean()),
+        "second": float(values[:, 1].mean()),
+        "difference": float(differences.mean()),
+        "interval": None if np.isnan(low) else [low, high],
+    }
+
+
+def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+    if found["difference"] is None:
+        return ()
+    interval = "–" if found["interval"] is None else "{:+.3f} to {:+.3f}".format(*found["interval"])
+    return (name, f"{found['first']:.3f}", f"{found['second']:.3f}", f"{found['difference']:+.3f}", interval)

@@ -1,0 +1,30 @@
+"""What each ingredient gives: `python scripts/ablate.py --config=configs/unet_strong.py --workdir=runs/ablation`."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from brainseg_jax import cli
+from brainseg_jax.errors import InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, for instance configs/unet_strong.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; what is there is gone on with.", required=True)
+VARIANTS = flags.DEFINE_list("variants", [], "Which of the variants beside the recipe; all if not given.")
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Trains and scores the variants."""
+    from brainseg_jax import ablation
+
+    if unknown := sorted(set(VARIANTS.value) - ablation.VARIANTS.keys()):
+        raise InputError(f"--variants names {unknown[0]}: choose from {', '.join(ablation.VARIANTS)}.")
+    names = ["recipe", *VARIANTS.value] if VARIANTS.value else list(ablation.VARIANTS)
+    directory = Path(WORKDIR.value)
+    ablation.ablate(CONFIG.value, directory, {name: ablation.VARIANTS[name] for name in names})
+    print((directory / "README.md").read_text())
+
+
+if __name__ == "__main__":
+    cli.run(main)
