@@ -1,5 +1,6 @@
 """Whether the probabilities mean what they say: of the pixels called 0.7, are 70 % tumour?"""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -32,6 +33,17 @@ class Calibration(NamedTuple):
             np.bincount(bins, weights, minlength=BINS) for weights in (None, probabilities.ravel(), true_mask.ravel())
         )
         return Calibration(*(sum_ + more for sum_, more in zip(self, of_slice, strict=True)))
+
+    def join(self, other: "Calibration") -> "Calibration":
+        """The pixels of both."""
+        return Calibration(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @classmethod
+    def parse(cls, found: Mapping[str, Any]) -> Self:
+        """Undoes `describe`."""
+        pixels = np.array(found["pixels"], float)
+        shares = (np.array([share or 0.0 for share in found[name]]) for name in ("mean_probability", "tumour_share"))
+        return cls(pixels, *(share * pixels for share in shares))
 
     def describe(self) -> dict[str, Any]:
         """The bins, and the expected calibration error (Naeini et al. 2015) of pixels and of uncertain pixels.

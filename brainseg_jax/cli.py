@@ -3,7 +3,7 @@
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -11,18 +11,27 @@ from brainseg_jax import runtime
 from brainseg_jax.errors import InputError
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """Settles what JAX needs (`runtime.set_up`), parses the flags, runs `main` and exits.
 
     An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
     program with one sentence on standard error and exit code 1; an interrupt with exit code 130.
+
+    Args:
+      main: the program.
+      arguments: names of what must stand on the command line beside the flags; `main` is called with it.
     """
 
-    def guarded(arguments: list[str]) -> None:
-        if len(arguments) > 1:
-            _fail(f"{arguments[1]} is not a flag: flags are written --name=value; --help lists them.")
+    def guarded(given: list[str]) -> None:
+        values = given[1:]
+        if len(values) > len(arguments):
+            _fail(f"{values[len(arguments)]} is not a flag: flags are written --name=value; --help lists them.")
+        if len(values) < len(arguments):
+            _fail(
+                f"{' '.join(arguments[len(values) :])} is missing: give {' '.join(arguments)}; --help lists the flags."
+            )
         try:
-            main()
+            main(*values)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
             sys.exit(130)

@@ -1,12 +1,16 @@
 """Which of two runs is better on the same slices, and by how much: differences slice by slice, second minus first."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainseg_jax import figures, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+from brainseg_jax.input_pipeline import Dataset, Record, scale_image
+from brainseg_jax.predict import Predictor, predict_records
 from brainseg_jax.scores import METRICS, SIZES, SliceScore
 from brainseg_jax.statistics import bootstrap_mean
 
@@ -85,6 +89,50 @@ def most_different(
       InputError: see `pair_scores`.
     """
     return sorted(pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:count]
+
+
+def draw_most_different(
+    directories: Sequence[Path], different: Sequence[tuple[SliceScore, SliceScore]], path: Path
+) -> None:
+    """Draws slices with the masks of both runs side by side.
+
+    Args:
+      directories: the workdirs of both, or of their cross-validations, with checkpoints.
+      different: rows of both on the slices, see `most_different`.
+      path: PNG file to write.
+
+    Raises:
+      InputError: a run's checkpoint or dataset is missing.
+    """
+    slice_ids = [one.slice_id for one, _ in different]
+    first, second = (_predict(directory, slice_ids) for directory in directories)
+    names = [str(directory) for directory in directories]
+    figures.prediction_comparison(
+        [scale_image(first[slice_id][0].image) for slice_id in slice_ids],
+        [first[slice_id][0].mask for slice_id in slice_ids],
+        {
+            name: [found[slice_id][1] for slice_id in slice_ids]
+            for name, found in zip(names, (first, second), strict=True)
+        },
+        {name: [pair[row].dice for pair in different] for row, name in enumerate(names)},
+        path,
+        captions=[f"{one.slice_id}, {one.label}" for one, _ in different],
+        title="Slices on which the two differ most",
+    )
+
+
+def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Record, np.ndarray]]:
+    """The record and the mask of each slice, by the run that was scored on it."""
+    runs = sorted(directory.glob("fold_*")) or [directory]
+    result = {}
+    for run in runs:
+        of_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(workdir.read_splits(run)["test"]))
+        if of_run:
+            config, decision = workdir.read_config(run), workdir.read_decision(run)
+            dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+            for record, probabilities in predict_records(Predictor(run), dataset, np.array(of_run)):
+                result[record.slice_id] = (record, decision.mask(probabilities))
+    return result
 
 
 def _difference(values: np.ndarray, families: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -18,11 +20,12 @@ def describe_environment(*, devices: int) -> dict[str, object]:
       devices: how many devices were used.
 
     Returns:
-      `commit` (with "+changes" where tracked files differ from it; None outside a checkout), `versions` by package,
-      `python`, `device` (JAX's name of it), `devices` and `cores`.
+      `command`, `commit` (with "+changes" where tracked files differ from it; None outside a checkout), `versions` by
+      package, `python`, `device` (JAX's name of it), `devices` and `cores`.
     """
     device = jax.devices()[0]
     return {
+        "command": shlex.join(["python", str(Path("scripts", Path(sys.argv[0]).name)), *sys.argv[1:]]),
         "commit": _commit(),
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "python": platform.python_version(),

@@ -1,6 +1,5 @@
 """Scoring of a trained network: a part of its dataset, slice by slice, each at its own size."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,8 +105,8 @@ def write_evaluation(
     """Writes evaluation_<split>.json, per_slice_<split>.csv and figures/<split>_scores.png."""
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / f"per_slice_{split}.csv", scores)
-    (output / f"evaluation_{split}.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     charts.score_overview(scores, summary["calibration"], output / "figures" / f"{split}_scores.png", title=title)
+    workdir.write_json(output / f"evaluation_{split}.json", summary)
 
 
 def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:

@@ -6,10 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
+from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
 from PIL import Image, UnidentifiedImageError
@@ -28,6 +30,47 @@ BATCH_SIZE = 16
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
 
 
+class TrainedNetwork(NamedTuple):
+    """The best checkpoint of a run.
+
+    Attributes:
+      config: the run's.
+      model: the network.
+      variables: what `model.apply` takes.
+      epoch: the epoch of the checkpoint.
+    """
+
+    config: ml_collections.ConfigDict
+    model: nn.Module
+    variables: Variables
+    epoch: int
+
+
+def restore_best(directory: Path) -> TrainedNetwork:
+    """Restores the best checkpoint of the run in a workdir.
+
+    Raises:
+      InputError: there is no run or no checkpoint.
+    """
+    config = workdir.read_config(directory)
+    model = create_model(**config.model)
+    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
+    shapes = jax.eval_shape(
+        lambda: create_train_state(
+            jax.random.key(0),
+            model,
+            optimization,
+            image_size=config.data.image_size,
+            with_average=config.train.ema_decay > 0,
+        )
+    )
+    if not (directory / "checkpoints").is_dir():
+        raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        best = checkpoints.best_epoch()
+        return TrainedNetwork(config, model, checkpoints.restore(best, shapes).variables, best or 0)
+
+
 class Predictor:
     """The best checkpoint of a run as a function from pictures to probabilities.
 
@@ -44,25 +87,8 @@ class Predictor:
         Raises:
           InputError: there is no run or no checkpoint.
         """
-        config = workdir.read_config(directory)
-        model = create_model(**config.model)
-        optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
-        shapes = jax.eval_shape(
-            lambda: create_train_state(
-                jax.random.key(0),
-                model,
-                optimization,
-                image_size=config.data.image_size,
-                with_average=config.train.ema_decay > 0,
-            )
-        )
-        if not (directory / "checkpoints").is_dir():
-            raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
+        config, model, variables, self.epoch = restore_best(directory)
         devices = jax.local_devices()
-        with Checkpoints(directory / "checkpoints") as checkpoints:
-            best = checkpoints.best_epoch()
-            variables: Variables = checkpoints.restore(best, shapes).variables
-        self.epoch = best or 0
         self._size = config.data.image_size
 
         def probabilities(variables: Variables, images: Array) -> Array:

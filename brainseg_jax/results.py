@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainseg_jax import figures, workdir
+from brainseg_jax import charts, figures, workdir
 from brainseg_jax.errors import InputError
+from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
+from brainseg_jax.scores import read_scores
 
+# What is kept: of a run, and of a cross-validation.
 RUN_FILES = (
     "config.json",
     "splits.json",
@@ -17,37 +20,50 @@ RUN_FILES = (
     "evaluation_test.json",
     "per_slice_test.csv",
 )
+FOLDS_FILES = ("config.json", "evaluation_cv.json", "per_slice_cv.csv")
 _START, _END = "<!-- results: scripts/save_results.py -->", "<!-- end of results -->"
 
 
 def save_run(directory: Path, results: Path) -> None:
-    """Copies what a run leaves, without checkpoints and pictures, to `results`/<its name>; draws its learning curves.
+    """Copies what a run or a cross-validation leaves, but for checkpoints and pictures, to `results`/<its name>.
+
+    The charts of its scores and, of a run, of its learning are drawn anew.
 
     Args:
-      directory: the workdir of a run that scripts/evaluate.py scored on its test part.
+      directory: the workdir of a run that scripts/evaluate.py scored on its test part, or of a cross-validation.
       results: folder of all results; made if missing.
 
     Raises:
       InputError: a file is missing.
     """
-    for name in RUN_FILES:
+    has_folds = (directory / "evaluation_cv.json").exists()
+    names, split = (FOLDS_FILES, "cv") if has_folds else (RUN_FILES, "test")
+    for name in names:
         if not (directory / name).exists():
             raise InputError(
                 f"{directory / name} is missing: train with scripts/train.py and score with scripts/evaluate.py "
-                f"--workdir={directory} first."
+                f"--workdir={directory} first, or cross-validate with scripts/cross_validate.py."
             )
     folder = results / directory.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES:
+    for name in names:
         shutil.copyfile(directory / name, folder / name)
     config = workdir.read_config(folder)
-    rows = workdir.read_metrics(folder, epochs=config.train.epochs)
-    figures.learning_curves(rows, folder / "learning_curves.png", title=workdir.describe_run(config))
+    title = workdir.describe_run(config)
+    if has_folds:
+        title = title.replace(f"fold {config.split.fold}", "five folds")
+    else:
+        rows = workdir.read_metrics(folder, epochs=config.train.epochs)
+        figures.learning_curves(rows, folder / "learning_curves.png", title=title)
+    calibration = json.loads((folder / f"evaluation_{split}.json").read_text())["calibration"]
+    scores = read_scores(folder / f"per_slice_{split}.csv")
+    charts.score_overview(scores, calibration, folder / "scores.png", title=title)
 
 
 def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
-    """What evaluation_test.json says of each run in `results`, by the run's name."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(results.glob("*/evaluation_test.json"))}
+    """What evaluation_test.json or evaluation_cv.json says of each run in `results`, by the run's name."""
+    paths = [*results.glob("*/evaluation_test.json"), *results.glob("*/evaluation_cv.json")]
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) -> str:
@@ -64,16 +80,16 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
         "Picture",
         "Seed",
         "Test slices (families)",
-        "Dice",
+        "Dice (95 % interval)",
         "Median",
-        "Meningioma",
-        "Glioma",
-        "Pituitary",
+        *(name.capitalize() for name in LABELS),
         "Missed",
+        "NSD 2 mm",
+        "HD95 mm",
     )
     rows: list[Sequence[str]] = [header, ["---"] * len(header)]
     for name, found in evaluations.items():
-        fold = "" if found["fold"] is None else f", fold {found['fold']}"
+        fold = f", fold {found['fold']}" if found["fold"] else ", five folds" if found["split"] == "cv" else ""
         rows.append(
             (
                 f"[{name}]({link}{name})",
@@ -82,12 +98,38 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
                 f"{found['image_size']}×{found['image_size']}",
                 str(found["seed"]),
                 f"{found['slices']} ({found['families']})",
-                f"**{found['dice']:.3f}**",
+                f"**{found['dice']:.3f}** ({_interval(found)})",
                 f"{found['dice_median']:.3f}",
                 *("–" if dice is None else f"{dice:.3f}" for dice in found["dice_by_class"].values()),
                 f"{found['share_missed']:.1%}",
+                _number(found["nsd_2mm"], 3),
+                _number(found["hd95_mm"], 1),
             )
         )
+    return _markdown(rows)
+
+
+def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown table, a row a run: the commit that trained it, with which jax on what, and the command."""
+    rows: list[Sequence[str]] = [("Run", "Trained at commit", "jax, device", "Command"), ["---"] * 4]
+    for name, found in evaluations.items():
+        trained = found["trained_with"]
+        commit = f"`{trained['commit'][:10]}`" if trained["commit"] else "–"
+        device = f"{trained['versions']['jax']}, {trained['device']}, {trained['cores']} cores"
+        rows.append((name, commit, device, f"`{trained['command']}`" if "command" in trained else "see below"))
+    return _markdown(rows)
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    ends = found["intervals"]["dice"]
+    return "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

@@ -126,6 +126,18 @@ def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
     }
 
 
+def describe(summary: Mapping[str, Any]) -> str:
+    """The main numbers of a summary in a line."""
+    classes = ", ".join(f"{name} {dice:.3f}" for name, dice in summary["dice_by_class"].items() if dice is not None)
+    interval = summary["intervals"]["dice"]
+    within = "" if interval is None else ", 95 % interval {:.3f} to {:.3f}".format(*interval)
+    return (
+        f"mean Dice {summary['dice']:.3f} (median {summary['dice_median']:.3f}{within}; {classes}; "
+        f"{summary['share_missed']:.1%} missed) on {summary['slices']} slices of {summary['families']} families, "
+        f"protocol {summary['protocol']!r}"
+    )
+
+
 def write_scores(path: Path, scores: Sequence[SliceScore]) -> None:
     """Writes a CSV file, a row a slice."""
     unfinished = path.with_name(path.name + ".unfinished")

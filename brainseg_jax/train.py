@@ -31,13 +31,13 @@ from brainseg_jax.batches import (
     scan_batches,
 )
 from brainseg_jax.checkpoint import Checkpoints
-from brainseg_jax.decision import choose
+from brainseg_jax.decision import Decision, choose
 from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset, Slices, load_slices, unpack
 from brainseg_jax.losses import LossFunction, create_loss
 from brainseg_jax.models import create_model
-from brainseg_jax.predict import Predictor, predict_records
+from brainseg_jax.predict import Predictor, predict_records, restore_best
 from brainseg_jax.train_state import (
     Optimization,
     TrainState,
@@ -45,6 +45,7 @@ from brainseg_jax.train_state import (
     create_train_state,
     current_learning_rate,
     observe_validation_loss,
+    replace_weights,
     update_state,
 )
 
@@ -161,6 +162,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
             "train on: lower it."
         )
+    if config.train.start_from:
+        _require_unseen(Path(config.train.start_from), config, dataset, parts)
+    optimization = create_optimization(
+        **config.optimizer,
+        epochs=config.train.epochs,
+        steps_per_epoch=parts["train"].size // config.train.batch_size,
+    )
     workdir.require_same_run(directory, config, parts)  # by every process, so that all of them end
     if parallel.is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
@@ -168,15 +176,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             directory, config, parts, splits.overlaps(dataset.table, parts), describe_environment(devices=mesh.size)
         )
 
-    optimization = create_optimization(
-        **config.optimizer,
-        epochs=config.train.epochs,
-        steps_per_epoch=parts["train"].size // config.train.batch_size,
-    )
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = create_train_state(
         init_key, model, optimization, image_size=config.data.image_size, with_average=config.train.ema_decay > 0
     )
+    if config.train.start_from:
+        state = replace_weights(state, restore_best(Path(config.train.start_from)).variables)
     state = parallel.put(state, parallel.replicated(mesh))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
@@ -374,7 +379,39 @@ def _require_finite(loss: float, name: str, config: ml_collections.ConfigDict, c
         )
 
 
+def _require_unseen(
+    start: Path, config: ml_collections.ConfigDict, dataset: Dataset, parts: dict[str, np.ndarray]
+) -> None:
+    """Refuses to start from a run that was trained on, or chosen by, whom this one validates or tests.
+
+    Raises:
+      InputError: it was, or it is a run of another network.
+    """
+    other = workdir.read_config(start)
+    for field in ("name", "start_filters", "batch_norm"):
+        if other.model[field] != config.model[field]:
+            raise InputError(
+                f"{start / 'config.json'} has model.{field} = {other.model[field]!r}, this command "
+                f"{config.model[field]!r}: start from a run of the same network."
+            )
+    if other.data.dataset != config.data.dataset:
+        return
+    seen = workdir.read_splits(start)
+    # Validation may have chosen the other run's epoch, as it will this one's.
+    for part, taught in (("validation", seen["train"]), ("test", seen["train"] + seen["validation"])):
+        pair = splits.overlaps(
+            dataset.table, {"train": np.array(taught), "validation": parts[part], "test": parts[part]}
+        )
+        shared = pair["families"]["train+test"]
+        if shared and config.split.protocol != "slice":
+            raise InputError(
+                f"config.train.start_from is {start}, which was trained on {shared[0]} and {len(shared) - 1} other "
+                f"families of this run's {part} part: start from a run of the same protocol and fold."
+            )
+
+
 def _check(config: ml_collections.ConfigDict, *, stride: int) -> None:
+    Decision(config.evaluation.threshold, config.evaluation.smallest_component)
     size = config.data.image_size
     if size < stride or size % stride:
         raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")

@@ -165,6 +165,14 @@ def observe_validation_loss(state: TrainState, optimization: Optimization, valid
     return state._replace(plateau=plateau)
 
 
+def replace_weights(state: TrainState, variables: Variables) -> TrainState:
+    """The state with other parameters and batch statistics, which its average, where it has one, starts from too."""
+    weights = {name: variables[name] for name in ("params", "batch_stats")}
+    # Copies: the step takes over the memory of the state, in which nothing may stand twice.
+    average = jax.tree.map(jnp.copy, weights) if state.average else {}
+    return state._replace(**weights, average=average)
+
+
 def current_learning_rate(state: TrainState, optimization: Optimization) -> float:
     """The learning rate of the next step; reads from the device."""
     scale = float(state.plateau.scale) if optimization.plateau else 1.0

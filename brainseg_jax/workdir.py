@@ -60,9 +60,9 @@ def start_run(
     require_same_run(directory, config, parts)
     if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _write_json(directory / "splits.json", {"parts": _members(parts), "overlaps": overlaps})
-        _write_json(directory / "environment.json", environment)
-    _write_json(directory / "config.json", json.loads(config.to_json()))
+        write_json(directory / "splits.json", {"parts": _members(parts), "overlaps": overlaps})
+        write_json(directory / "environment.json", environment)
+    write_json(directory / "config.json", json.loads(config.to_json()))
 
 
 def read_config(directory: Path) -> ml_collections.ConfigDict:
@@ -116,7 +116,7 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 def write_decision(directory: Path, decision: Decision, *, epoch: int, validation_dice: float) -> None:
     """Writes decision.json: what was chosen on validation, for the checkpoint of which epoch, and its mean Dice."""
-    _write_json(directory / "decision.json", {**asdict(decision), "epoch": epoch, "validation_dice": validation_dice})
+    write_json(directory / "decision.json", {**asdict(decision), "epoch": epoch, "validation_dice": validation_dice})
 
 
 def read_decision(directory: Path) -> Decision:
@@ -207,7 +207,8 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path} is damaged ({error}): restore it, or train in another --workdir.") from error
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
     _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 30
     config.train.batch_size = 8  # slices a step
     config.train.steps_per_call = 0  # steps that one compiled call takes; 0: all of an epoch on a GPU, one on a CPU
+    config.train.start_from = ""  # workdir of a run of the same network whose weights this one starts with
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
     config.train.ema_decay = 0.0  # of the exponential moving average of the weights that is scored; 0: the weights
 

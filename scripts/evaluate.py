@@ -14,16 +14,11 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; the workdi
 
 def main() -> None:
     """Evaluates and prints the scores."""
-    from brainseg_jax import evaluate
+    from brainseg_jax import evaluate, scores
 
     output = Path(OUTPUT.value or WORKDIR.value)
     summary = evaluate.evaluate(Path(WORKDIR.value), split=SPLIT.value, data_dir=DATA_DIR.value, output=output)
-    classes = ", ".join(f"{name} {dice:.3f}" for name, dice in summary["dice_by_class"].items() if dice is not None)
-    print(
-        f"{SPLIT.value}: mean Dice {summary['dice']:.3f} (median {summary['dice_median']:.3f}; {classes}; "
-        f"{summary['share_missed']:.1%} missed) on {summary['slices']} slices of {summary['families']} families, "
-        f"protocol {summary['protocol']!r}; written to {output}"
-    )
+    print(f"{SPLIT.value}: {scores.describe(summary)}; written to {output}")
 
 
 if __name__ == "__main__":

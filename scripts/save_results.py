@@ -18,7 +18,8 @@ def main() -> None:
     for workdir in WORKDIRS.value:
         results.save_run(Path(workdir), folder)
     evaluations = results.read_evaluations(folder)
-    results.put_table(folder / "README.md", results.results_table(evaluations, link=""))
+    tables = (results.results_table(evaluations, link=""), results.provenance_table(evaluations))
+    results.put_table(folder / "README.md", "\n\n".join(tables))
     results.put_table(REPOSITORY / "README.md", results.results_table(evaluations, link="docs/results/"))
     print(f"{len(evaluations)} runs in {folder}")
 

@@ -23,7 +23,7 @@ def first_losses(name, *, residency):
     config = default.get_config()
     mesh = parallel.make_mesh(batch_size=BATCH_SIZE)
     model = create_model(name=name, start_filters=4, dropout_rate=0.1 if name == "unet" else 0.0, dtype="float32")
-    optimization = train_state.create_optimization(**config.optimizer)
+    optimization = train_state.create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1)
     state = train_state.create_train_state(jax.random.key(0), model, optimization, image_size=SIDE)
     state = parallel.put(state, parallel.replicated(mesh))
     images = np.random.default_rng(0).random((SLICES, SIDE, SIDE), np.float32)

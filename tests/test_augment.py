@@ -74,10 +74,10 @@ def test_scale_and_shift_stay_within_their_strength():
     assert np.ptp(rows) > 0.1 * 64
 
 
-@pytest.mark.parametrize("name", ["gamma", "contrast", "noise"])
+@pytest.mark.parametrize("name", ["gamma", "contrast", "bias", "blur", "noise"])
 def test_intensities_change_slice_by_slice_and_masks_do_not(name):
     images, masks = discs()
-    other, other_masks = changed(images, masks, **{name: 0.2})
+    other, other_masks = changed(images, masks, **{name: 0.02 if name == "blur" else 0.2})
     np.testing.assert_array_equal(other_masks, masks)
     assert other.min() >= 0
     assert other.max() <= 1
@@ -89,6 +89,28 @@ def test_contrast_keeps_the_mean():
     other, _ = changed(images, images, contrast=0.5)
     np.testing.assert_allclose(other.mean((1, 2, 3)), 0.5, atol=1e-5)
     assert np.ptp(other[:, 0, 0, 0]) > 0.02
+
+
+def test_blur_is_a_gaussian_of_at_most_its_strength_and_keeps_the_sum():
+    points = np.zeros((40, 65, 65, 1), np.float32)
+    points[:, 32, 32] = 1.0
+    blurred, _ = changed(jnp.asarray(points), jnp.asarray(points), blur=0.02)
+    np.testing.assert_allclose(blurred.sum((1, 2, 3)), 1.0, rtol=1e-4)
+    offsets = np.arange(65) - 32
+    deviations = np.sqrt((blurred[..., 0].sum(2) * offsets**2).sum(1))
+    assert deviations.max() < 0.02 * 65
+    assert deviations.max() > 0.8 * 0.02 * 65
+    assert deviations.min() < 0.3
+    np.testing.assert_allclose(blurred, blurred.transpose(0, 2, 1, 3), atol=1e-6)
+
+
+def test_bias_is_smooth_and_has_no_preferred_direction():
+    flat = jnp.full((200, 64, 64, 1), 0.2)
+    changed_, _ = changed(flat, flat, bias=0.2)
+    logarithms = np.log(changed_ / 0.2)
+    assert abs(logarithms.mean()) < 0.02
+    assert 0.1 < logarithms.std() < 0.25
+    assert np.abs(np.diff(logarithms, axis=1)).max() < 0.06
 
 
 def test_the_key_decides():

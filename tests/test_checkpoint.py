@@ -20,7 +20,9 @@ def state():
 def make_state(filters):
     config = default.get_config()
     model = create_model(name="unet", start_filters=filters, dropout_rate=0.0, dtype="float32")
-    return create_train_state(jax.random.key(0), model, create_optimization(**config.optimizer), image_size=16)
+    return create_train_state(
+        jax.random.key(0), model, create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1), image_size=16
+    )
 
 
 def at_epoch(state, epoch):

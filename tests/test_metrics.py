@@ -11,22 +11,24 @@ def pair(predicted, true):
 
 
 @pytest.mark.parametrize(
-    ("predicted", "true", "dice", "iou"),
+    ("predicted", "true", "dice", "iou", "precision", "recall"),
     [
-        ([[1, 1], [0, 0]], [[1, 1], [0, 0]], 1.0, 1.0),  # equal
-        ([[1, 1], [0, 0]], [[0, 0], [1, 1]], 0.0, 0.0),  # disjoint
-        ([[1, 1], [0, 0]], [[1, 0], [1, 0]], 0.5, 1 / 3),  # 2·1 / (2 + 2), 1 / 3
-        ([[1, 0], [0, 0]], [[1, 1], [1, 0]], 0.5, 1 / 3),  # 2·1 / (1 + 3), 1 / 3
-        ([[1, 1], [1, 1]], [[1, 0], [0, 0]], 0.4, 0.25),  # 2·1 / (4 + 1), 1 / 4
-        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1.0, 1.0),  # both empty: nothing to find, nothing found
-        ([[0, 0], [0, 0]], [[1, 0], [0, 0]], 0.0, 0.0),  # missed
-        ([[1, 0], [0, 0]], [[0, 0], [0, 0]], 0.0, 0.0),  # found where nothing is
+        ([[1, 1], [0, 0]], [[1, 1], [0, 0]], 1.0, 1.0, 1, 1),  # equal
+        ([[1, 1], [0, 0]], [[0, 0], [1, 1]], 0.0, 0.0, 0, 0),  # disjoint
+        ([[1, 1], [0, 0]], [[1, 0], [1, 0]], 0.5, 1 / 3, 1 / 2, 1 / 2),  # 2·1 / (2 + 2), 1 / 3
+        ([[1, 0], [0, 0]], [[1, 1], [1, 0]], 0.5, 1 / 3, 1, 1 / 3),  # 2·1 / (1 + 3), 1 / 3
+        ([[1, 1], [1, 1]], [[1, 0], [0, 0]], 0.4, 0.25, 1 / 4, 1),  # 2·1 / (4 + 1), 1 / 4
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 1.0, 1.0, 1, 1),  # both empty: nothing to find, nothing found
+        ([[0, 0], [0, 0]], [[1, 0], [0, 0]], 0.0, 0.0, 0, 0),  # missed
+        ([[1, 0], [0, 0]], [[0, 0], [0, 0]], 0.0, 0.0, 0, 0),  # found where nothing is
     ],
 )
-def test_dice_and_iou_by_hand(predicted, true, dice, iou):
+def test_overlap_by_hand(predicted, true, dice, iou, precision, recall):
     overlap = metrics.count_overlap(*pair(predicted, true))
     assert metrics.dice(overlap)[0] == pytest.approx(dice)
     assert metrics.intersection_over_union(overlap)[0] == pytest.approx(iou)
+    assert metrics.precision(overlap)[0] == pytest.approx(precision)
+    assert metrics.recall(overlap)[0] == pytest.approx(recall)
 
 
 def test_each_slice_of_a_batch_counts_for_itself():

@@ -213,6 +213,21 @@ def test_bfloat16_computes_close_to_float32_with_float32_parameters(name):
     assert 0 < difference < 0.05
 
 
+def test_batch_norm_in_unet_takes_the_place_of_the_biases_and_follows_every_convolution():
+    plain, normed = make("unet", 5), make("unet", 5, batch_norm=True)
+    shapes = [jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 1))) for model in (plain, normed)]
+    channels = sum(2 * 5 * 2**level * (2 if level < 4 else 1) for level in range(5))  # of all 3×3 convolutions
+    assert count(shapes[1]["params"]) == unet_parameters(5) - channels + 2 * channels
+    assert count(shapes[1]["batch_stats"]) == 2 * channels
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1))
+    variables = normed.init(jax.random.key(0), images)
+    brighter, _ = normed.apply(variables, 3 * images, train=True, mutable=["batch_stats"])
+    logits, updated = normed.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(brighter, logits, atol=0.05 * np.abs(logits).max())  # the batch's own scale is taken out
+    assert np.abs(updated["batch_stats"]["down_1"]["norm_1"]["mean"]).max() > 0
+    assert np.abs(normed.apply(variables, 3 * images) - normed.apply(variables, images)).max() > 0.1
+
+
 def test_dropout_is_random_in_training_only():
     model = make("unet", 4, dropout_rate=0.5)
     images = jax.random.uniform(jax.random.key(1), (1, 16, 16, 1))
@@ -232,6 +247,7 @@ def test_dropout_is_random_in_training_only():
         ({"dtype": "float16"}, "config.model.dtype"),
         ({"dropout_rate": 1.0}, "config.model.dropout_rate"),
         ({"name": "linknet", "dropout_rate": 0.2}, "config.model.dropout_rate"),
+        ({"name": "linknet", "batch_norm": True}, "config.model.batch_norm"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, field):

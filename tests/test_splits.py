@@ -61,7 +61,7 @@ def test_only_a_single_capital_behind_mr_and_digits_names_a_visit(patient_id, fa
     assert family_of(patient_id) == family
 
 
-@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("protocol", ["slice", "official", "family"])
 def test_parts_are_disjoint_and_together_the_whole(table, protocol):
     parts = split(table, protocol)
     assert tuple(parts) == splits.PARTS
@@ -177,3 +177,27 @@ def test_the_whole_dataset_is_called_whole():
     ids = tuple(str(index % 233) for index in range(3064))
     whole = SliceTable(np.arange(1, 3065), ids, labels, np.ones(3064, np.int64))
     assert compare_with_published(whole).startswith("This is the whole dataset as published")
+
+
+def test_leakage_is_measured_on_the_same_test_slices_with_as_many_to_train_on(table):
+    honest, apart, leaked = (split(table, name) for name in ("family", "family_apart", "family_leaked"))
+    np.testing.assert_array_equal(apart["test"], leaked["test"])
+    np.testing.assert_array_equal(apart["validation"], leaked["validation"])
+    np.testing.assert_array_equal(apart["train"], honest["train"])
+    assert len(apart["train"]) == len(leaked["train"]) == len(set(leaked["train"].tolist()))
+    assert not set(leaked["train"].tolist()) & set(leaked["test"].tolist())
+    # The other half of the test families' slices is what differs, in place of as many others.
+    moved = set(honest["test"].tolist()) - set(apart["test"].tolist())
+    assert set(leaked["train"].tolist()) - set(apart["train"].tolist()) == moved
+    families = np.array(table.families)
+    for family in set(families[np.isin(table.slice_ids, honest["test"])]):
+        of_family = table.slice_ids[families == family]
+        tested = np.isin(of_family, apart["test"]).sum()
+        assert tested == (len(of_family) + 1) // 2
+
+
+def test_leaked_families_are_reported(table):
+    pairs = {name: splits.overlaps(table, split(table, name))["families"] for name in ("family_apart", "family_leaked")}
+    assert pairs["family_apart"]["train+test"] == []
+    assert len(pairs["family_leaked"]["train+test"]) > 5
+    assert pairs["family_leaked"]["validation+test"] == []

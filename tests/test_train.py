@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -27,17 +28,22 @@ from tests.conftest import TRAINED
 LINKNET = {"model.name": "linknet", "model.start_filters": 8, "data.image_size": 64}
 ADAM = {
     "learning_rate": 1e-3,
+    "schedule": "plateau",
+    "warmup_epochs": 0.0,
+    "weight_decay": 0.0,
     "l2_penalty": 0.0,
     "plateau_factor": 0.1,
     "plateau_patience": 5,
     "minimum_learning_rate": 1e-5,
+    "epochs": 1,
+    "steps_per_epoch": 1,
 }
 
 
 def start_of(config):
     """(model, optimization, state before the first step)."""
     model = create_model(**config.model)
-    optimization = train_state.create_optimization(**config.optimizer)
+    optimization = train_state.create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1)
     state = train_state.create_train_state(
         jax.random.key(config.seed), model, optimization, image_size=config.data.image_size
     )
@@ -68,9 +74,9 @@ def load_of(images, masks, *batches):
     return Load(jax.tree.map(jnp.asarray, pack(images, masks)), jnp.array(batches, jnp.int32))
 
 
-def train_step_of(config, model, optimization, loss="bce"):
+def train_step_of(config, model, optimization, loss="bce", **options):
     augmentation = Augmentation(**config.augmentation)
-    return train.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation)
+    return train.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation, **options)
 
 
 @pytest.mark.parametrize("changes", [{"model.dropout_rate": 0.1}, LINKNET], ids=["unet", "linknet"])
@@ -264,9 +270,9 @@ def test_bfloat16_learns_what_float32_learns(tmp_path, make_config, trained):
 
 def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_below_its_floor(make_config):
     config = make_config()
-    optimization = train_state.create_optimization(**{**ADAM, "learning_rate": 1e-3, "minimum_learning_rate": 1e-5})
+    optimization = train_state.create_optimization(**ADAM)
     state = start_of(config)[2]
-    state = state._replace(plateau=optimization.schedule.init({}))
+    state = state._replace(plateau=optimization.plateau.init({}))
     rates = []
     for loss in [1.0, 0.9] + 16 * [0.95]:
         state = train_state.observe_validation_loss(state, optimization, loss)
@@ -408,12 +414,13 @@ def test_every_config_key_is_read():
         ("split", splits.make_splits),
     ):
         parameters = inspect.signature(function).parameters.values()
-        assert set(config[section]) == {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}
+        named = {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}
+        assert set(config[section]) == named - {"epochs", "steps_per_epoch"}
     package = Path(brainseg_jax.__file__).parent
     source = "".join(path.read_text() for path in package.glob("*.py"))
     for section in ("data", "train", "evaluation"):
         for key in config[section]:
-            assert f"config.{section}.{key}" in source
+            assert re.search(rf"(config|settings)(\.{section})?\.{key}\b", source), key
     fields = {field.name for field in dataclasses.fields(Augmentation)}
     assert set(config.augmentation) == fields
     assert set(config) == {"seed", "data", "augmentation", "split", "model", "train", "optimizer", "evaluation"}

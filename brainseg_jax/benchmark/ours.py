@@ -47,9 +47,7 @@ def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, tra
     """Mesh, first state and compiled training step of a case."""
     config = default.get_config()
     mesh = parallel.make_mesh(batch_size=case.batch_size, count=case.devices)
-    model = create_model(
-        name=case.model, start_filters=case.start_filters, batch_norm=False, dropout_rate=0.0, dtype=case.dtype
-    )
+    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
     optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
     augmentation = Augmentation(**{**config.augmentation, **(AUGMENTED if augmented else {})})
     state = create_train_state(jax.random.key(0), model, optimization, image_size=case.image_size)
@@ -77,9 +75,7 @@ def _training(case: Case) -> Side:
 
 
 def _inference(case: Case) -> Side:
-    model = create_model(
-        name=case.model, start_filters=case.start_filters, batch_norm=False, dropout_rate=0.0, dtype=case.dtype
-    )
+    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
     mesh = parallel.make_mesh(batch_size=case.batch_size, count=case.devices)
     images = np.random.default_rng(0).random((case.batch_size, case.image_size, case.image_size, 1), np.float32)
     variables = parallel.put(jax.jit(model.init)(jax.random.key(0), images[:1]), parallel.replicated(mesh))

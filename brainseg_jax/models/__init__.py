@@ -11,15 +11,17 @@ from brainseg_jax.models.unet import UNet
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create_model(*, name: str, start_filters: int, batch_norm: bool, dropout_rate: float, dtype: str) -> UNet | LinkNet:
+def create_model(
+    *, name: str, start_filters: int, dropout_rate: float, dtype: str, batch_norm: bool = False
+) -> UNet | LinkNet:
     """Makes the network that `config.model` describes.
 
     Args:
       name: "unet" or "linknet".
       start_filters: channels of the first level, at least 1.
-      batch_norm: batch norm in U-Net; LinkNet has it anyway, so it must be False there.
       dropout_rate: U-Net's dropout, in [0, 1); LinkNet has none, so it must be 0 there.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
+      batch_norm: batch norm in U-Net; LinkNet has it anyway, so it must be False there.
 
     Returns:
       A linen module: `apply(variables, images (B, H, W, 1), train=...)` gives (B, H, W, 1) float32 logits.

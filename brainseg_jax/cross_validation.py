@@ -1,0 +1,133 @@
+"""All folds: every slice of the dataset predicted exactly once, by a network that never saw its patient."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from brainseg_jax import splits, workdir
+from brainseg_jax.calibration import Calibration
+from brainseg_jax.environment import describe_environment
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluate import describe_scored_run, evaluate, write_evaluation
+from brainseg_jax.figshare_brain_tumor.figshare_brain_tumor_dataset_builder import FOLDS
+from brainseg_jax.input_pipeline import Dataset
+from brainseg_jax.scores import read_scores, summarize
+from brainseg_jax.slice_table import SliceTable
+from brainseg_jax.train import train_and_evaluate
+
+PROTOCOLS = ("official", "family")
+KEPT_OF_FOLD = (
+    "slices",
+    "families",
+    "dice",
+    "dice_median",
+    "dice_by_class",
+    "share_missed",
+    "threshold",
+    "smallest_component",
+    "checkpoint_epoch",
+    "trained_with",
+)
+
+
+def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[str, Any]:
+    """Trains and scores the five folds, or goes on where an earlier call stopped.
+
+    Args:
+      config: see configs/default.py; `split.fold` is set for each fold.
+      directory: holds a workdir fold_1 … fold_5 each, config.json, evaluation_cv.json, per_slice_cv.csv and
+        figures/cv_scores.png.
+
+    Returns:
+      What evaluation_cv.json holds.
+
+    Raises:
+      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two parts, or a
+        directory with folds of another config.
+    """
+    configs = {fold: _of_fold(config, fold) for fold in FOLDS}
+    table = Dataset(config.data.data_dir, config=config.data.dataset).table
+    for fold, parts in check_folds(table, config).items():  # before hours of training
+        workdir.require_same_run(directory / f"fold_{fold}", configs[fold], parts)
+    directory.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(directory / "config.json", json.loads(config.to_json()))
+    for fold, of_fold in configs.items():
+        run = directory / f"fold_{fold}"
+        evaluation = run / "evaluation_test.json"
+        if evaluation.exists() and workdir.read_config(run).to_dict() == of_fold.to_dict():
+            print(f"Fold {fold} is there already.")
+            continue
+        evaluation.unlink(missing_ok=True)  # of fewer epochs, maybe
+        print(f"Fold {fold}:")
+        train_and_evaluate(of_fold, run)
+        evaluate(run, split="test", data_dir="", output=run)
+    return join_folds(directory)
+
+
+def check_folds(table: SliceTable, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
+    """The parts of every fold.
+
+    Raises:
+      InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two parts of a fold, or a
+        slice that would not be in exactly one test part.
+    """
+    if config.split.protocol not in PROTOCOLS:
+        raise InputError(
+            f"config.split.protocol is {config.split.protocol!r}: cross-validation needs folds that keep patients "
+            f"apart; set it to one of {', '.join(PROTOCOLS)}."
+        )
+    parts = {fold: splits.make_splits(table, **_of_fold(config, fold).split) for fold in FOLDS}
+    tested = Counter(int(slice_id) for of_fold in parts.values() for slice_id in of_fold["test"])
+    for slice_id in table.slice_ids.tolist():
+        if tested[slice_id] != 1:
+            raise InputError(
+                f"Slice {slice_id} would be tested {tested[slice_id]} times: its fold is none of "
+                f"{', '.join(map(str, FOLDS))}; prepare the dataset with its own cvind.mat."
+            )
+    return parts
+
+
+def join_folds(directory: Path) -> dict[str, Any]:
+    """Writes evaluation_cv.json, per_slice_cv.csv and figures/cv_scores.png from the scored folds.
+
+    Returns:
+      What evaluation_cv.json holds: the keys of evaluation_test.json over all slices, and `by_fold`.
+
+    Raises:
+      InputError: a fold is not scored.
+    """
+    scores, calibration, by_fold = [], Calibration.empty(), {}
+    for fold in FOLDS:
+        run = directory / f"fold_{fold}"
+        scores += read_scores(run / "per_slice_test.csv")
+        evaluation = json.loads((run / "evaluation_test.json").read_text())
+        calibration = calibration.join(Calibration.parse(evaluation["calibration"]))
+        by_fold[str(fold)] = {key: evaluation[key] for key in KEPT_OF_FOLD}
+    scores.sort(key=lambda score: score.slice_id)
+    config = workdir.read_config(directory)
+    summary = {
+        "split": "cv",
+        "dataset": config.data.dataset,
+        "trained_on": config.data.dataset,
+        **summarize(scores),
+        "calibration": calibration.describe(),
+        **describe_scored_run(config),
+        "fold": None,
+        "by_fold": by_fold,
+        **describe_environment(devices=jax.local_device_count()),
+        "trained_with": by_fold["1"]["trained_with"],
+    }
+    title = workdir.describe_run(config).replace(f"fold {config.split.fold}", "five folds")
+    write_evaluation(directory, "cv", summary, scores, title=title)
+    return summary
+
+
+def _of_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.split.fold = fold
+    return result

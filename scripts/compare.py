@@ -1,0 +1,39 @@
+"""Which run is better, and by how much: `python scripts/compare.py runs/first runs/second`."""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli
+
+SPLIT = flags.DEFINE_string("split", None, "test, cv, …: which per_slice_<split>.csv; cv if both have it, else test.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder for comparison.json and most_different.png; none if not given.")
+SHOWN = 8  # slices on which the runs differ most
+
+
+def main(*names: str) -> None:
+    """Prints the differences, second minus first, and the slices with the largest."""
+    from brainseg_jax import comparison
+    from brainseg_jax.scores import read_scores
+
+    folders = [Path(name) for name in names]
+    has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)
+    split = SPLIT.value or ("cv" if has_cv else "test")
+    first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
+    found = comparison.compare_scores(first, second)
+    different = comparison.most_different(first, second, count=SHOWN)
+    print(comparison.comparison_table(found, names=(names[0], names[1])))
+    print("\nSlices on which they differ most (Dice of the first, of the second):")
+    for one, other in different:
+        print(f"  {one.slice_id:>5}  {one.label:<11} {one.dice:.3f}  {other.dice:.3f}")
+    if OUTPUT.value:
+        output = Path(OUTPUT.value)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "comparison.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        comparison.draw_most_different(folders, different, output / "most_different.png")
+        print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments=("DIR_A", "DIR_B"))

@@ -1,0 +1,24 @@
+"""All five folds: `python scripts/cross_validate.py --config=configs/unet_strong.py --workdir=runs/unet_strong_cv`."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from brainseg_jax import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet_strong.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the folds; what is there is gone on with.", required=True)
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Trains and scores the folds and prints the scores of all slices."""
+    from brainseg_jax import cross_validation, scores
+
+    summary = cross_validation.cross_validate(CONFIG.value, Path(WORKDIR.value))
+    print(f"five folds: {scores.describe(summary)}; written to {WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
