@@ -49,6 +49,11 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
         ("train", ["--config=none.py", "--workdir=out"], r"Failed loading config file .*none\.py"),
         ("evaluate", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("predict", ["--workdir=nowhere", "--input=*.png", "--output=out"], "names no file"),
+        ("cross_validate", ["--config=CONFIGS/unet.py", "--workdir=out"], "holds no figshare_brain_tumor|needs folds"),
+        ("ablate", ["--config=CONFIGS/unet_strong.py", "--workdir=out", "--variants=magic"], "--variants names magic"),
+        ("compare", ["nowhere"], "DIR_B is missing: give DIR_A DIR_B"),
+        ("compare", ["one", "two", "three"], "three is not a flag"),
+        ("compare", ["one", "two"], r"one/per_slice_test\.csv is missing"),
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),
     ],
@@ -81,7 +86,7 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     evaluate.evaluate(run, split="test", data_dir="", output=run)
     results.save_run(run, tmp_path / "results")
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
-    assert kept == {*results.RUN_FILES, "learning_curves.png"}
+    assert kept == {*results.RUN_FILES, "learning_curves.png", "scores.png"}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results: scripts/save_results.py -->\nstale\n<!-- end of results -->\nafter\n")
     found = results.read_evaluations(tmp_path / "results")
