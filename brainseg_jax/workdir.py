@@ -74,8 +74,8 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
       InputError: there is no run, config.json is damaged, or a newer version made it.
     """
     config = default.get_config()
-    settings = _flat(_read_json(directory / "config.json"))
-    if unknown := sorted(settings.keys() - _flat(config.to_dict()).keys()):
+    settings = flatten(_read_json(directory / "config.json"))
+    if unknown := sorted(settings.keys() - flatten(config.to_dict()).keys()):
         raise InputError(
             f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
             "name another --workdir."
@@ -161,7 +161,7 @@ _MAY_CHANGE = (
 
 
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
-    before, now = _flat(_read_json(directory / "config.json")), _flat(settings)
+    before, now = flatten(_read_json(directory / "config.json")), flatten(settings)
     for key in sorted(before.keys() | now.keys()):
         if key in _MAY_CHANGE:
             continue
@@ -191,10 +191,11 @@ def _members(parts: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     return {part: slice_ids.tolist() for part, slice_ids in parts.items()}
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `{"section.field": value}`."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return result
 
 

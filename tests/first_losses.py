@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 
-from brainseg_jax import parallel, train, train_state
+from brainseg_jax import parallel, steps, train_state
 from brainseg_jax.augment import Augmentation
 from brainseg_jax.batches import DeviceSupply, StreamSupply, epoch_batches
 from brainseg_jax.input_pipeline import pack
@@ -31,7 +31,7 @@ def first_losses(name, *, residency):
     slices.images[:, 0, 0] = np.arange(SLICES)  # the corner tells which slice it is
     supply = {"device": DeviceSupply, "stream": StreamSupply}[residency](slices, mesh)
     augmentation = Augmentation(**{**config.augmentation, "noise": 0.01})
-    step = train.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
+    step = steps.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
     look = jax.jit(
         lambda load: load.slices.images[..., 0, 0] if load.rows is None else load.slices.images[load.rows, 0, 0],
         out_shardings=parallel.replicated(mesh),

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import brainseg_jax
-from brainseg_jax import checkpoint, parallel, splits, train, train_state, workdir
+from brainseg_jax import checkpoint, parallel, splits, steps, train, train_state, workdir
 from brainseg_jax.augment import Augmentation, augment
 from brainseg_jax.batches import DeviceSupply, Load
 from brainseg_jax.errors import InputError
@@ -76,7 +76,7 @@ def load_of(images, masks, *batches):
 
 def train_step_of(config, model, optimization, loss="bce", **options):
     augmentation = Augmentation(**config.augmentation)
-    return train.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation, **options)
+    return steps.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation, **options)
 
 
 @pytest.mark.parametrize("changes", [{"model.dropout_rate": 0.1}, LINKNET], ids=["unet", "linknet"])
@@ -132,9 +132,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
     config = make_config(**changes)
     model, _, state = start_of(config)
     supply = DeviceSupply(pack(*some_slices(7, config.data.image_size)), ONE_DEVICE)
-    step = train.make_evaluation_step(model, create_loss("bce"))
+    step = steps.make_evaluation_step(model, create_loss("bce"))
     one, three, all_at_once = (
-        train.evaluate_slices(step, state, supply, ONE_DEVICE, batch_size=size) for size in (1, 3, 7)
+        steps.evaluate_slices(step, state, supply, ONE_DEVICE, batch_size=size) for size in (1, 3, 7)
     )
     assert one["slices"] == three["slices"] == all_at_once["slices"] == 7
     for other in (three, all_at_once):
@@ -178,12 +178,12 @@ def test_one_trace_per_step_function_and_nothing_travels_unasked(
     config = make_config(**{"train.batch_size": 16, "train.steps_per_call": steps_per_call, "train.epochs": 3})
     made = []
     for name, original in (
-        ("make_train_step", train.make_train_step),
-        ("make_evaluation_step", train.make_evaluation_step),
+        ("make_train_step", steps.make_train_step),
+        ("make_evaluation_step", steps.make_evaluation_step),
     ):
 
-        def make(*arguments, original=original):
-            made.append(original(*arguments))
+        def make(*arguments, original=original, **options):
+            made.append(original(*arguments, **options))
             return made[-1]
 
         monkeypatch.setattr(train, name, make)
@@ -389,6 +389,7 @@ def test_every_config_runs(tmp_path, make_config, name):
     config.data.update(dataset="phantom", data_dir=make_config().data.data_dir, image_size=64)
     config.model.start_filters = 4
     config.train.epochs = 1
+    config.optimizer.warmup_epochs = 0.0
     train.train_and_evaluate(config, tmp_path / "run")
     (row,) = rows_of(tmp_path / "run")
     assert math.isfinite(row["train_loss"])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from brainseg_jax import parallel, train
+from brainseg_jax import parallel
 from brainseg_jax.augment import Augmentation
 from brainseg_jax.batches import DeviceSupply, StreamSupply, choose_steps_per_call, epoch_batches
 from brainseg_jax.benchmark.case import Case
@@ -17,6 +17,7 @@ from brainseg_jax.benchmark.timing import Side
 from brainseg_jax.input_pipeline import Slices, pack
 from brainseg_jax.losses import create_loss
 from brainseg_jax.models import create_model
+from brainseg_jax.steps import TrainStep, make_train_step, run_epoch
 from brainseg_jax.train_state import TrainState, create_optimization, create_train_state
 from configs import default
 
@@ -43,7 +44,7 @@ def random_slices(count: int, size: int) -> Slices:
     return pack(images, images > 0.9)
 
 
-def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, train.TrainStep]:
+def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, TrainStep]:
     """Mesh, first state and compiled training step of a case."""
     config = default.get_config()
     mesh = parallel.make_mesh(batch_size=case.batch_size, count=case.devices)
@@ -51,7 +52,7 @@ def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, tra
     optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
     augmentation = Augmentation(**{**config.augmentation, **(AUGMENTED if augmented else {})})
     state = create_train_state(jax.random.key(0), model, optimization, image_size=case.image_size)
-    step = train.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
+    step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
     return mesh, parallel.put(state, parallel.replicated(mesh)), step
 
 
@@ -144,7 +145,7 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
                     done.append(sums)
                 jax.device_get(done)
             else:
-                states[0], _ = train.run_epoch(step, states[0], supply, batches, steps_per_call=steps)
+                states[0], _ = run_epoch(step, states[0], supply, batches, steps_per_call=steps)
             jax.block_until_ready(states[0])
 
         started = time.perf_counter()

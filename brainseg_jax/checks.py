@@ -1,0 +1,76 @@
+"""What is refused before a run writes anything."""
+
+import math
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from brainseg_jax import splits, workdir
+from brainseg_jax.batches import RESIDENCIES
+from brainseg_jax.decision import Decision
+from brainseg_jax.errors import InputError
+from brainseg_jax.slice_table import SliceTable
+
+
+def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
+    """Refuses values that nothing else refuses before training starts.
+
+    Args:
+      config: see configs/default.py.
+      stride: the network's.
+
+    Raises:
+      InputError: a value is outside its range.
+    """
+    Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    size = config.data.image_size
+    if size < stride or size % stride:
+        raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
+    if config.data.residency not in RESIDENCIES:
+        raise InputError(
+            f"config.data.residency is {config.data.residency!r}: set it to one of {', '.join(RESIDENCIES)}."
+        )
+    for name, value, least in (
+        ("train.epochs", config.train.epochs, 1),
+        ("train.batch_size", config.train.batch_size, 1),
+        ("train.steps_per_call", config.train.steps_per_call, 0),
+        ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
+    ):
+        if value < least:
+            raise InputError(f"config.{name} is {value}: set it to {least} or more.")
+    if not 0 <= config.train.ema_decay < 1:
+        raise InputError(f"config.train.ema_decay is {config.train.ema_decay}: set it to a number in [0, 1).")
+    if not 0 < config.optimizer.learning_rate < math.inf:
+        raise InputError(
+            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."
+        )
+
+
+def require_unseen(
+    start: Path, config: ml_collections.ConfigDict, table: SliceTable, parts: dict[str, np.ndarray]
+) -> None:
+    """Refuses to start from a run that was trained on, or chosen by, whom this one validates or tests.
+
+    Raises:
+      InputError: it was, or it is a run of another network.
+    """
+    other = workdir.read_config(start)
+    for field in ("name", "start_filters", "batch_norm"):
+        if other.model[field] != config.model[field]:
+            raise InputError(
+                f"{start / 'config.json'} has model.{field} = {other.model[field]!r}, this command "
+                f"{config.model[field]!r}: start from a run of the same network."
+            )
+    if other.data.dataset != config.data.dataset:
+        return
+    seen = workdir.read_splits(start)
+    # Validation may have chosen the other run's epoch, as it will this one's.
+    for part, taught in (("validation", seen["train"]), ("test", seen["train"] + seen["validation"])):
+        pair = splits.overlaps(table, {"train": np.array(taught), "validation": parts[part], "test": parts[part]})
+        shared = pair["families"]["train+test"]
+        if shared and config.split.protocol != "slice":
+            raise InputError(
+                f"config.train.start_from is {start}, which was trained on {shared[0]} and {len(shared) - 1} other "
+                f"families of this run's {part} part: start from a run of the same protocol and fold."
+            )

@@ -1,0 +1,51 @@
+"""Ablations: each variant differs as its name says, is scored on validation only, and is not trained twice."""
+
+import json
+
+import pytest
+
+from brainseg_jax import ablation, workdir
+from configs import unet_strong
+
+CHOSEN = ("recipe", "without_mirror", "batch_8")
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    config = make_config(**{"train.epochs": 1, "train.batch_size": 16, "evaluation.flip": True})
+    config.evaluation.choose_on_validation = True
+    return config
+
+
+def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monkeypatch):
+    variants = {name: ablation.VARIANTS[name] for name in CHOSEN}
+    ablation.ablate(config, tmp_path, variants)
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert tuple(found["variants"]) == CHOSEN
+    assert found["variants"]["recipe"]["difference"]["difference"] == 0
+    for name, row in found["variants"].items():
+        run = tmp_path / name
+        assert row["slices"] == len(workdir.read_splits(run)["validation"])
+        assert not (run / "per_slice_test.csv").exists()
+        settings, recipe = workdir.read_config(run), config.copy_and_resolve_references()
+        recipe.update_from_flattened_dict(dict(ablation.VARIANTS[name]))
+        assert settings == recipe
+    # Only the masks are made otherwise: the same training.
+    assert (tmp_path / "without_mirror" / "metrics.jsonl").read_text() == (
+        tmp_path / "recipe" / "metrics.jsonl"
+    ).read_text()
+    table = (tmp_path / "README.md").read_text()
+    assert "| recipe | – | **" in table
+    assert "| batch_8 | `train.batch_size=8` | **" in table
+
+    monkeypatch.setattr(ablation, "train_and_evaluate", None)  # nothing is left to train
+    ablation.ablate(config, tmp_path, variants)
+
+
+def test_every_variant_changes_the_strong_recipe():
+    flat = workdir.flatten(unet_strong.get_config().to_dict())
+    for name, changes in ablation.VARIANTS.items():
+        assert changes.keys() <= flat.keys()
+        assert (name == "recipe") == all(flat[field] == value for field, value in changes.items())
+    switched_off = set().union(*(changes for changes in ablation.VARIANTS.values()))
+    assert {f"augmentation.{name}" for name in ablation.WARPS + ablation.GREY_LEVELS} <= switched_off
