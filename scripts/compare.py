@@ -8,7 +8,7 @@ from absl import flags
 from brainseg_jax import cli
 
 SPLIT = flags.DEFINE_string("split", None, "test, cv, …: which per_slice_<split>.csv; cv if both have it, else test.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder for comparison.json and most_different.png; none if not given.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the table, comparison.json and most_different.png, if given.")
 SHOWN = 8  # slices on which the runs differ most
 
 
@@ -23,7 +23,8 @@ def main(*names: str) -> None:
     first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
     found = comparison.compare_scores(first, second)
     different = comparison.most_different(first, second, count=SHOWN)
-    print(comparison.comparison_table(found, names=(names[0], names[1])))
+    table = comparison.comparison_table(found, names=(folders[0].name, folders[1].name))
+    print(table)
     print("\nSlices on which they differ most (Dice of the first, of the second):")
     for one, other in different:
         print(f"  {one.slice_id:>5}  {one.label:<11} {one.dice:.3f}  {other.dice:.3f}")
@@ -31,6 +32,8 @@ def main(*names: str) -> None:
         output = Path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
         (output / "comparison.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        title = f"# {folders[0].name} and {folders[1].name}, {found['slices']} slices of {found['families']} families"
+        (output / "README.md").write_text(f"{title}\n\n{table}\n")
         comparison.draw_most_different(folders, different, output / "most_different.png")
         print(f"written to {output}")
 

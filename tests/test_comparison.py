@@ -70,7 +70,8 @@ def test_the_script_compares_two_folders_and_draws(run_script, trained, tmp_path
     finished = run_script("compare", trained, trained, f"--output={tmp_path / 'out'}")
     assert finished.returncode == 0, finished.stderr
     assert "+0.000 | +0.000 to +0.000 |" in finished.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.json", "most_different.png"}
+    files = {"comparison.json", "README.md", "most_different.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
     assert Image.open(tmp_path / "out" / "most_different.png").size[0] > 500
     slices = len(read_scores(trained / "per_slice_test.csv"))
     assert f'"slices": {slices},' in (tmp_path / "out" / "comparison.json").read_text()
