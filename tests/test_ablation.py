@@ -17,7 +17,7 @@ def config(make_config):
     return config
 
 
-def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monkeypatch):
+def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monkeypatch, without_examples):
     variants = {name: ablation.VARIANTS[name] for name in CHOSEN}
     ablation.ablate(config, tmp_path, variants)
     found = json.loads((tmp_path / "ablation.json").read_text())

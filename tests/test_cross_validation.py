@@ -23,7 +23,7 @@ def config(make_config):
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory, config):
+def folds(tmp_path_factory, config, without_examples):
     directory = tmp_path_factory.mktemp("folds") / "unet_cv"
     return cross_validation.cross_validate(config, directory), directory
 
