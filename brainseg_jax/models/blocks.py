@@ -5,6 +5,7 @@ is not written as the textbook has it, it is the same function in a form for whi
 compare each with the textbook's.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -127,9 +128,24 @@ class UpConv2x2(nn.Module):
         return outputs
 
 
-def batch_norm(*, name: str, dtype: Any, train: bool) -> nn.BatchNorm:
-    """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) as both networks use it; its statistics are float32."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+def batch_norm(*, name: str, dtype: Any, train: bool, offset: float = 0.0) -> nn.BatchNorm:
+    """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) as both networks use it; its statistics are float32.
+
+    `offset` is what it adds at first.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        bias_init=nn.initializers.constant(offset),
+        name=name,
+    )
+
+
+def log_odds(probability: float) -> float:
+    """The logit of a probability in (0, 1)."""
+    return math.log(probability / (1 - probability))
 
 
 def require_sides(shape: tuple[int, ...], *, stride: int, network: str) -> None:

@@ -16,6 +16,7 @@ from brainseg_jax.models.blocks import (
     batch_norm,
     convolution,
     he_normal,
+    log_odds,
     max_pool,
     require_sides,
 )
@@ -126,10 +127,13 @@ class LinkNet(nn.Module):
 
     Attributes:
       start_filters: channels of the stem and of the first encoder stage; each further stage doubles them.
+      prior: probability of tumour that the untrained network gives on average (Lin et al. 2017, arXiv:1708.02002). Its
+        logits have mean 0 and variance 1 before scale and offset: from one half they have a long way to go.
       dtype: dtype of the computation; parameters and batch statistics stay float32.
     """
 
     start_filters: int = 64
+    prior: float = 0.5
     dtype: Any = jnp.float32
 
     stride: ClassVar[int] = 64
@@ -169,5 +173,5 @@ class LinkNet(nn.Module):
         hidden = UpConvNorm(narrow, self.dtype, name="end_1")(hidden, train=train)
         hidden = ConvNorm(narrow, 3, dtype=self.dtype, name="end_2")(hidden, train=train)
         logits = UpConv2x2(1, use_bias=False, dtype=self.dtype, name="logits")(hidden)
-        logits = batch_norm(name="norm", dtype=self.dtype, train=train)(logits)
+        logits = batch_norm(name="norm", dtype=self.dtype, train=train, offset=log_odds(self.prior))(logits)
         return logits.astype(jnp.float32)

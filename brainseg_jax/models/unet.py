@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.blocks import UpConv2x2, batch_norm, he_normal, max_pool, require_sides
+from brainseg_jax.models.blocks import UpConv2x2, batch_norm, he_normal, log_odds, max_pool, require_sides
 
 
 class DoubleConv(nn.Module):
@@ -52,12 +52,14 @@ class UNet(nn.Module):
       start_filters: channels of the first level; each level down doubles them.
       batch_norm: whether batch norm follows each 3×3 convolution; the published network has none.
       dropout_rate: dropout between the two convolutions of a level, in [0, 1).
+      prior: probability of tumour that the logits' bias alone gives at first (Lin et al. 2017, arXiv:1708.02002).
       dtype: dtype of the computation; parameters stay float32.
     """
 
     start_filters: int = 16
     batch_norm: bool = False
     dropout_rate: float = 0.0
+    prior: float = 0.5
     dtype: Any = jnp.float32
 
     stride: ClassVar[int] = 16
@@ -91,7 +93,8 @@ class UNet(nn.Module):
             hidden = UpConv2x2(features, dtype=self.dtype, name=f"up_conv_{level + 1}")(hidden)
             hidden = jnp.concatenate([skips[level], hidden], axis=-1)
             hidden = self._double_conv(level, f"up_{level + 1}")(hidden, train=train)
-        logits = nn.Conv(1, (1, 1), kernel_init=he_normal, dtype=self.dtype, name="logits")(hidden)
+        bias_init = nn.initializers.constant(log_odds(self.prior))
+        logits = nn.Conv(1, (1, 1), kernel_init=he_normal, bias_init=bias_init, dtype=self.dtype, name="logits")(hidden)
         return logits.astype(jnp.float32)
 
     def _double_conv(self, level: int, name: str) -> DoubleConv:
