@@ -228,6 +228,17 @@ def test_batch_norm_in_unet_takes_the_place_of_the_biases_and_follows_every_conv
     assert np.abs(normed.apply(variables, 3 * images) - normed.apply(variables, images)).max() > 0.1
 
 
+@pytest.mark.parametrize("name", ["unet", "linknet"])
+def test_the_prior_moves_the_first_logits_to_its_odds(name):
+    images = jax.random.uniform(jax.random.key(1), (4, 64, 64, 1))
+    logits = []
+    for prior in (0.5, 0.01):
+        model = make(name, 4, prior=prior)
+        variables = model.init(jax.random.key(0), images)
+        logits.append(model.apply(variables, images, train=True, mutable=["batch_stats"])[0])
+    np.testing.assert_allclose(logits[1] - logits[0], np.log(0.01 / 0.99), rtol=1e-4)
+
+
 def test_dropout_is_random_in_training_only():
     model = make("unet", 4, dropout_rate=0.5)
     images = jax.random.uniform(jax.random.key(1), (1, 16, 16, 1))
@@ -248,6 +259,7 @@ def test_dropout_is_random_in_training_only():
         ({"dropout_rate": 1.0}, "config.model.dropout_rate"),
         ({"name": "linknet", "dropout_rate": 0.2}, "config.model.dropout_rate"),
         ({"name": "linknet", "batch_norm": True}, "config.model.batch_norm"),
+        ({"prior": 0.0}, "config.model.prior"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, field):

@@ -135,6 +135,32 @@ def test_the_decision_is_chosen_on_validation_and_used(strong, strong_run, tmp_p
     (tmp_path / "decision.json").rename(strong_run / "decision.json")
 
 
+def test_a_run_starts_with_the_weights_of_another(tmp_path, strong, strong_run):
+    start = predict.restore_best(strong_run).variables
+    config = strong.copy_and_resolve_references()
+    config.train.update(start_from=str(strong_run), epochs=1)
+    config.optimizer.update(learning_rate=1e-9, warmup_epochs=0.0)
+    train.train_and_evaluate(config, tmp_path / "run")
+    end = predict.restore_best(tmp_path / "run").variables
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), end["params"], start["params"])
+
+
+def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong, strong_run):
+    config = strong.copy_and_resolve_references()
+    config.train.start_from = str(strong_run)
+    config.split.fold = 2
+    with pytest.raises(InputError, match=r"start_from is .*run, which was trained on \w+ and \d+ other families"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    config.split.fold = 1
+    config.model.start_filters = 8
+    with pytest.raises(InputError, match=r"has model\.start_filters = 4, this command 8: start from a run of the same"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    config.train.start_from = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere/config\.json is missing"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
