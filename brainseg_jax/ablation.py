@@ -2,17 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
-from brainseg_jax import workdir
+from brainseg_jax import metrics, workdir
 from brainseg_jax.comparison import compare_scores
+from brainseg_jax.decision import Decision, choose
 from brainseg_jax.environment import describe_environment
+from brainseg_jax.errors import InputError
 from brainseg_jax.evaluate import evaluate
+from brainseg_jax.input_pipeline import Dataset
+from brainseg_jax.predict import Predictor, predict_records
 from brainseg_jax.scores import read_scores
 from brainseg_jax.train import train_and_evaluate
 
@@ -22,6 +27,7 @@ GREY_LEVELS = ("gamma", "contrast", "bias", "blur", "noise")
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "recipe": {},
     "without_batch_norm": {"model.batch_norm": False},
+    "prior_one_half": {"model.prior": 0.5},
     "without_warps": {f"augmentation.{name}": 0.0 for name in WARPS},
     "without_grey_levels": {f"augmentation.{name}": 0.0 for name in GREY_LEVELS},
     "without_dice_loss": {"train.loss": "bce"},
@@ -30,66 +36,123 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
     "without_mirror": {"evaluation.flip": False},
-    "without_choice": {"evaluation.choose_on_validation": False},
 }
 
 
-def ablate(config: ml_collections.ConfigDict, directory: Path, variants: Mapping[str, Mapping[str, Any]]) -> None:
-    """Trains and scores the variants one after the other, or goes on where an earlier call stopped.
+def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[str]) -> None:
+    """Trains and scores variants one after the other, or goes on where an earlier call stopped.
+
+    All are scored at the config's threshold: one that is chosen on the slices that it is scored on would flatter. What
+    choosing gives is measured on the recipe, see `choice_across_halves`. Variants that do not differ from the recipe
+    are left out.
 
     Args:
       config: the recipe.
-      directory: holds a workdir for each variant, ablation.json and README.md with the table.
-      variants: what is changed, by name; "recipe", the first, changes nothing.
+      directory: holds a workdir for each variant, ablation.json and README.md with the table of all that are there.
+      names: which of `VARIANTS`; the recipe comes first whether it is named or not.
 
     Raises:
-      InputError: see `train_and_evaluate`.
+      InputError: see `train_and_evaluate`; or the directory holds variants of another recipe.
     """
-    for name, changes in variants.items():
-        run = directory / name
-        changed = ml_collections.ConfigDict(config.to_dict())
-        changed.update_from_flattened_dict(changes)
-        if (run / "evaluation_validation.json").exists():
+    recipe = _changed(config, {"evaluation.choose_on_validation": False})
+    for name in dict.fromkeys(("recipe", *names)):
+        run, changed = directory / name, _changed(recipe, VARIANTS[name])
+        if name != "recipe" and changed == recipe:
             continue
-        if changes and all(field.startswith("evaluation.") for field in changes) and not run.exists():
-            shutil.copytree(directory / "recipe", run)  # trained alike, scored otherwise
-        train_and_evaluate(changed, run)
-        evaluate(run, split="validation", data_dir="", output=run)
-        _report(config, directory, variants)
+        if (run / "config.json").exists() and workdir.read_config(run) != changed:
+            raise InputError(f"{run / 'config.json'} is of another recipe: name another --workdir.")
+        if not (run / "evaluation_validation.json").exists():
+            if not run.exists() and all(field.startswith("evaluation.") for field in VARIANTS[name]) and VARIANTS[name]:
+                _copy_training(directory / "recipe", run)  # trained alike, scored otherwise
+            train_and_evaluate(changed, run)
+            evaluate(run, split="validation", data_dir="", output=run)
+    _report(recipe, directory)
 
 
-def _report(config: ml_collections.ConfigDict, directory: Path, variants: Mapping[str, Mapping[str, Any]]) -> None:
+def choice_across_halves(directory: Path) -> tuple[float, float]:
+    """What choosing threshold and smallest component gives on slices that did not choose.
+
+    The validation families are divided in two halves; each half is scored by what the other one chooses.
+
+    Args:
+      directory: workdir of a run.
+
+    Returns:
+      Mean Dice of the validation slices at the config's threshold, and by the choices.
+    """
+    config = workdir.read_config(directory)
+    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+    slice_ids = np.array(workdir.read_splits(directory)["validation"])
+    families = np.array(dataset.table.families)[np.searchsorted(dataset.table.slice_ids, slice_ids)]
+    in_first = np.isin(families, np.unique(families)[::2])
+    pairs = [(found, record.mask) for record, found in predict_records(Predictor(directory), dataset, slice_ids)]
+    halves = [[pair for pair, chosen in zip(pairs, in_first == half, strict=True) if chosen] for half in (True, False)]
+    fixed = Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    means = []
+    for decisions in ((fixed, fixed), (choose(halves[1])[0], choose(halves[0])[0])):
+        dice = [
+            metrics.dice(metrics.count_overlap(decision.mask(found)[None], mask[None]))[0]
+            for decision, half in zip(decisions, halves, strict=True)
+            for found, mask in half
+        ]
+        means.append(float(np.mean(dice)))
+    return means[0], means[1]
+
+
+def _changed(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.update_from_flattened_dict(changes)
+    return result
+
+
+def _copy_training(source: Path, target: Path) -> None:
+    # Whole or not at all; scores of the source are not the target's.
+    unfinished = target.with_name(target.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("evaluation_*", "per_slice_*", "figures"))
+    unfinished.rename(target)
+
+
+def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
     rows = {}
-    recipe = read_scores(directory / "recipe" / "per_slice_validation.csv")
-    for name, changes in variants.items():
+    of_recipe = read_scores(directory / "recipe" / "per_slice_validation.csv")
+    for name, changes in VARIANTS.items():
         path = directory / name / "evaluation_validation.json"
         if path.exists():
             evaluation = json.loads(path.read_text())
+            scores = read_scores(path.with_name("per_slice_validation.csv"))
             rows[name] = {
                 "changes": dict(changes),
                 **{key: evaluation[key] for key in ("slices", "families", "dice", "dice_by_class", "share_missed")},
-                "difference": compare_scores(recipe, read_scores(path.with_name("per_slice_validation.csv")))["dice"],
-                "epochs": workdir.read_config(directory / name).train.epochs,
+                "difference": compare_scores(of_recipe, scores)["dice"],
                 "trained_with": evaluation["trained_with"],
             }
+    fixed, chosen = choice_across_halves(directory / "recipe")
     found = {
-        "config": json.loads(config.to_json()),
+        "config": json.loads(recipe.to_json()),
         "variants": rows,
+        "choice_across_halves": {"fixed": fixed, "chosen": chosen},
         **describe_environment(devices=jax.local_device_count()),
     }
-    (directory / "ablation.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    workdir.write_json(directory / "ablation.json", found)
     (directory / "README.md").write_text(f"# Ablation\n\n{describe(found)}\n")
 
 
 def describe(found: Mapping[str, Any]) -> str:
     """A sentence and a Markdown table of what ablation.json holds."""
     config = ml_collections.ConfigDict(found["config"])
-    recipe = found["variants"]["recipe"]
+    recipe, choice = found["variants"]["recipe"], found["choice_across_halves"]
     lines = [
         f"{workdir.describe_run(config)}, {config.train.epochs} epochs. Mean Dice of the {recipe['slices']} validation "
         f"slices ({recipe['families']} families); the difference is to the first row, slice by slice, with its 95 % "
-        f"interval over families. Commit {found['commit']}, {found['device']}, {found['cores']} cores, jax "
-        f"{found['versions']['jax']}. One seed: differences under 0.02 are within what another seed may give.",
+        "interval over families. The interval says what other families would have given to these trained networks; "
+        "another seed moves them as well, and there is one. The learning rate was not tuned anew for any variant. "
+        f"Each network is that of its epoch of the lowest validation loss. Threshold {config.evaluation.threshold}; "
+        "choosing threshold and smallest component on one half of the validation families and scoring the other gives the "
+        f"recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.",
+        "",
+        f"`{found['command']}`, commit {found['commit']}, {found['device']}, {found['cores']} cores, jax "
+        f"{found['versions']['jax']}.",
         "",
         "| Variant | What is changed | Dice | Difference | Meningioma | Glioma | Pituitary | Missed |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from brainseg_jax import parallel
 from brainseg_jax.errors import InputError
 from brainseg_jax.train_state import TrainState
 
@@ -83,8 +84,8 @@ class Checkpoints:
         Args:
           epoch: which.
           target: a state, or its shapes (`jax.eval_shape`), of the same network and optimizer.
-          sharding: where the arrays shall be, whatever devices the checkpoint was written from; None for the first
-            device of this process.
+          sharding: where the arrays shall be, whatever devices the checkpoint was written from; None for every device
+            of every process, all of which must then restore.
 
         Returns:
           The state.
@@ -94,7 +95,7 @@ class Checkpoints:
         """
         if epoch is None:
             raise InputError(f"{self._directory} holds no checkpoint: train first, or name another --workdir.")
-        sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        sharding = sharding or parallel.replicated(parallel.make_mesh(batch_size=jax.device_count()))
         shapes: Any = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), _tree(target)
         )

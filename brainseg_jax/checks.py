@@ -1,6 +1,7 @@
 """What is refused before a run writes anything."""
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ml_collections
@@ -10,7 +11,7 @@ from brainseg_jax import splits, workdir
 from brainseg_jax.batches import RESIDENCIES
 from brainseg_jax.decision import Decision
 from brainseg_jax.errors import InputError
-from brainseg_jax.slice_table import SliceTable
+from brainseg_jax.slice_table import SliceTable, family_of
 
 
 def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
@@ -48,9 +49,17 @@ def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
 
 
 def require_unseen(
-    start: Path, config: ml_collections.ConfigDict, table: SliceTable, parts: dict[str, np.ndarray]
+    start: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], table: SliceTable
 ) -> None:
-    """Refuses to start from a run that was trained on, or chosen by, whom this one validates or tests.
+    """Refuses to start from a run that was taught, or whose epoch was chosen, by whom this one validates or tests.
+
+    Validation may have chosen the other run's epoch too. Runs that the other one started from count with it.
+
+    Args:
+      start: workdir of the other run.
+      config: of this run.
+      parts: the slice ids of each part of this run.
+      table: this run's dataset.
 
     Raises:
       InputError: it was, or it is a run of another network.
@@ -62,15 +71,31 @@ def require_unseen(
                 f"{start / 'config.json'} has model.{field} = {other.model[field]!r}, this command "
                 f"{config.model[field]!r}: start from a run of the same network."
             )
-    if other.data.dataset != config.data.dataset:
-        return
-    seen = workdir.read_splits(start)
-    # Validation may have chosen the other run's epoch, as it will this one's.
-    for part, taught in (("validation", seen["train"]), ("test", seen["train"] + seen["validation"])):
-        pair = splits.overlaps(table, {"train": np.array(taught), "validation": parts[part], "test": parts[part]})
-        shared = pair["families"]["train+test"]
-        if shared and config.split.protocol != "slice":
-            raise InputError(
-                f"config.train.start_from is {start}, which was trained on {shared[0]} and {len(shared) - 1} other "
-                f"families of this run's {part} part: start from a run of the same protocol and fold."
+    if other.data.dataset == config.data.dataset:
+        slices, patients = workdir.read_splits(start), workdir.read_patients(start)
+        for part, teaching in (("validation", ("train",)), ("test", ("train", "validation"))):
+            mine = _identities(config.split.protocol, parts[part].tolist(), splits.patients_of(table, parts[part]))
+            seen = _identities(
+                config.split.protocol,
+                [slice_id for name in teaching for slice_id in slices[name]],
+                [patient_id for name in teaching for patient_id in patients[name]],
             )
+            if shared := sorted(mine & seen):
+                raise InputError(
+                    f"config.train.start_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
+                    f"run's {part} part: start from a run of the same protocol and fold."
+                )
+    if other.train.start_from:
+        require_unseen(Path(other.train.start_from), config, parts, table)
+
+
+def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
+    """What two parts must not share under a protocol."""
+    patient_ids = list(patient_ids)
+    kinds = splits.MUST_NOT_SHARE[protocol]
+    result = {f"slice {slice_id}" for slice_id in slice_ids}
+    if "patient_ids" in kinds:
+        result |= {f"patient {patient_id}" for patient_id in patient_ids}
+    if "families" in kinds:
+        result |= {f"family {family_of(patient_id)}" for patient_id in patient_ids}
+    return result

@@ -43,8 +43,8 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     Returns:
       `slices`, `families`; for each of `scores.METRICS` and `share_missed` a dict of `first`, `second` (means over
       the slices of which both are known), `difference` (second minus first), `interval` ([low, high], None where
-      there are fewer than two families); `by_class` and `by_size`: the same of Dice and its `slices`; all None where
-      there is no slice.
+      there are too few families, see statistics.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
+      None where there is no slice.
 
     Raises:
       InputError: see `pair_scores`.
@@ -80,6 +80,13 @@ def comparison_table(found: dict[str, Any], *, names: tuple[str, str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows if row)
 
 
+def short_names(first: Path, second: Path) -> tuple[str, str]:
+    """The folders' own names, with those above them as far as is needed to tell them apart."""
+    parts = first.absolute().parts, second.absolute().parts
+    length = next((n for n in range(1, min(map(len, parts))) if parts[0][-n:] != parts[1][-n:]), 1)
+    return "/".join(parts[0][-length:]), "/".join(parts[1][-length:])
+
+
 def most_different(
     first: Sequence[SliceScore], second: Sequence[SliceScore], *, count: int
 ) -> list[tuple[SliceScore, SliceScore]]:
@@ -92,7 +99,7 @@ def most_different(
 
 
 def draw_most_different(
-    directories: Sequence[Path], different: Sequence[tuple[SliceScore, SliceScore]], path: Path
+    directories: tuple[Path, Path], different: Sequence[tuple[SliceScore, SliceScore]], path: Path
 ) -> None:
     """Draws slices with the masks of both runs side by side.
 
@@ -106,7 +113,7 @@ def draw_most_different(
     """
     slice_ids = [one.slice_id for one, _ in different]
     first, second = (_predict(directory, slice_ids) for directory in directories)
-    names = [str(directory) for directory in directories]
+    names = short_names(*directories)
     figures.prediction_comparison(
         [scale_image(first[slice_id][0].image) for slice_id in slice_ids],
         [first[slice_id][0].mask for slice_id in slice_ids],
@@ -128,9 +135,10 @@ def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Recor
     for run in runs:
         of_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(workdir.read_splits(run)["test"]))
         if of_run:
-            config, decision = workdir.read_config(run), workdir.read_decision(run)
+            config, predictor = workdir.read_config(run), Predictor(run)
+            decision = workdir.read_decision(run, epoch=predictor.epoch)
             dataset = Dataset(config.data.data_dir, config=config.data.dataset)
-            for record, probabilities in predict_records(Predictor(run), dataset, np.array(of_run)):
+            for record, probabilities in predict_records(predictor, dataset, np.array(of_run)):
                 result[record.slice_id] = (record, decision.mask(probabilities))
     return result
 

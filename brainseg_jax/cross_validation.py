@@ -11,6 +11,7 @@ import numpy as np
 
 from brainseg_jax import splits, workdir
 from brainseg_jax.calibration import Calibration
+from brainseg_jax.checks import require_unseen
 from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluate import describe_scored_run, evaluate, write_evaluation
@@ -47,13 +48,17 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
       What evaluation_cv.json holds.
 
     Raises:
-      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two parts, or a
-        directory with folds of another config.
+      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two parts, a start from
+        a run that knows a fold's patients, or a directory with another run or with folds of another config.
     """
     configs = {fold: _of_fold(config, fold) for fold in FOLDS}
     table = Dataset(config.data.data_dir, config=config.data.dataset).table
+    if (directory / "checkpoints").exists():
+        raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
     for fold, parts in check_folds(table, config).items():  # before hours of training
         workdir.require_same_run(directory / f"fold_{fold}", configs[fold], parts)
+        if config.train.start_from:
+            require_unseen(Path(config.train.start_from), config, parts, table)
     directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / "config.json", json.loads(config.to_json()))
     for fold, of_fold in configs.items():
@@ -62,7 +67,9 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         if evaluation.exists() and workdir.read_config(run).to_dict() == of_fold.to_dict():
             print(f"Fold {fold} is there already.")
             continue
-        evaluation.unlink(missing_ok=True)  # of fewer epochs, maybe
+        # Of fewer epochs, maybe.
+        evaluation.unlink(missing_ok=True)
+        (directory / "evaluation_cv.json").unlink(missing_ok=True)
         print(f"Fold {fold}:")
         train_and_evaluate(of_fold, run)
         evaluate(run, split="test", data_dir="", output=run)

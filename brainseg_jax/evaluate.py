@@ -41,7 +41,8 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
     if data_dir and split != "all":
         raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
     config = workdir.read_config(directory)
-    predictor, decision = Predictor(directory), workdir.read_decision(directory)
+    predictor = Predictor(directory)
+    decision = workdir.read_decision(directory, epoch=predictor.epoch)
     dataset = _open(config, data_dir)
     slice_ids = dataset.table.slice_ids if split == "all" else np.array(workdir.read_splits(directory)[split])
     scores, calibration = score_slices(predictor, decision, dataset, slice_ids)
@@ -54,12 +55,13 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
         **describe_scored_run(config),
         "threshold": decision.threshold,
         "smallest_component": decision.smallest_component,
+        "flip": config.evaluation.flip,
         "checkpoint_epoch": predictor.epoch,
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": workdir.read_environment(directory),
     }
-    write_evaluation(output, split, summary, scores, title=workdir.describe_run(config))
     _draw_examples(predictor, decision, dataset, scores, output / "figures", split)
+    write_evaluation(output, split, summary, scores, title=workdir.describe_run(config))
     return summary
 
 
@@ -96,6 +98,8 @@ def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "network": config.model.name,
         "start_filters": config.model.start_filters,
         "image_size": config.data.image_size,
+        "epochs": config.train.epochs,
+        "start_from": config.train.start_from,
     }
 
 

@@ -177,7 +177,7 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: s
     """Draws loss and Dice of training and validation against the epoch.
 
     The epoch of the lowest validation loss is ringed. A faint vertical line stands where the learning rate fell by
-    more than a tenth since the row before.
+    more than a tenth since the row before, unless it changes at most rows.
 
     Args:
       rows: one or more, in order, with the keys epoch, train_loss, train_dice, validation_loss, validation_dice and
@@ -192,10 +192,12 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path, *, title: s
         raise ValueError("There is no epoch to draw.")
     best = min(rows, key=lambda row: row["validation_loss"] if math.isfinite(row["validation_loss"]) else math.inf)
     epochs = [row["epoch"] for row in rows]
+    # A schedule that changes the rate at every epoch has no steps to mark.
+    falls_in_steps = len({row["learning_rate"] for row in rows}) <= (len(rows) + 1) // 2
     reductions = [
         after["epoch"]
         for before, after in itertools.pairwise(rows)
-        if after["learning_rate"] < 0.9 * before["learning_rate"]
+        if falls_in_steps and after["learning_rate"] < 0.9 * before["learning_rate"]
     ]
     width, height = 9.0, 3.55
     figure = Figure(figsize=(width, height))

@@ -36,7 +36,7 @@ class TrainedNetwork(NamedTuple):
     Attributes:
       config: the run's.
       model: the network.
-      variables: what `model.apply` takes.
+      variables: what `model.apply` takes, NumPy arrays.
       epoch: the epoch of the checkpoint.
     """
 
@@ -47,14 +47,14 @@ class TrainedNetwork(NamedTuple):
 
 
 def restore_best(directory: Path) -> TrainedNetwork:
-    """Restores the best checkpoint of the run in a workdir.
+    """Restores the best checkpoint of the run in a workdir; where there are several processes, all must call it.
 
     Raises:
       InputError: there is no run or no checkpoint.
     """
     config = workdir.read_config(directory)
     model = create_model(**config.model)
-    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
+    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1000)
     shapes = jax.eval_shape(
         lambda: create_train_state(
             jax.random.key(0),
@@ -68,7 +68,8 @@ def restore_best(directory: Path) -> TrainedNetwork:
         raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
     with Checkpoints(directory / "checkpoints") as checkpoints:
         best = checkpoints.best_epoch()
-        return TrainedNetwork(config, model, checkpoints.restore(best, shapes).variables, best or 0)
+        variables = jax.device_get(checkpoints.restore(best, shapes).variables)
+    return TrainedNetwork(config, model, variables, best or 0)
 
 
 class Predictor:

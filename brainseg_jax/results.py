@@ -20,7 +20,12 @@ RUN_FILES = (
     "evaluation_test.json",
     "per_slice_test.csv",
 )
-FOLDS_FILES = ("config.json", "evaluation_cv.json", "per_slice_cv.csv")
+FOLDS_FILES = (
+    "config.json",
+    "evaluation_cv.json",
+    "per_slice_cv.csv",
+    *(f"fold_{fold}/{name}" for fold in range(1, 6) for name in ("splits.json", "metrics.jsonl")),
+)
 _START, _END = "<!-- results: scripts/save_results.py -->", "<!-- end of results -->"
 
 
@@ -47,6 +52,7 @@ def save_run(directory: Path, results: Path) -> None:
     folder = results / directory.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(directory / name, folder / name)
     config = workdir.read_config(folder)
     title = workdir.describe_run(config)
@@ -61,9 +67,20 @@ def save_run(directory: Path, results: Path) -> None:
 
 
 def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
-    """What evaluation_test.json or evaluation_cv.json says of each run in `results`, by the run's name."""
+    """What evaluation_test.json or evaluation_cv.json says of each run in `results`, by the run's name.
+
+    Raises:
+      InputError: an older version wrote one.
+    """
     paths = [*results.glob("*/evaluation_test.json"), *results.glob("*/evaluation_cv.json")]
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
+    evaluations = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
+    for name, found in evaluations.items():
+        if "intervals" not in found:
+            raise InputError(
+                f"{results / name} was scored by an older version: score the run again with scripts/evaluate.py and "
+                "save it again, or remove the folder."
+            )
+    return evaluations
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) -> str:

@@ -14,7 +14,7 @@ keeps its part when others are added.
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,8 @@ PARTS = ("train", "validation", "test")
 PROTOCOLS = ("slice", "official", "family", "family_apart", "family_leaked")
 
 
-_MUST_NOT_SHARE = {
+# What two parts may not share under a protocol; slices never.
+MUST_NOT_SHARE = {
     "slice": (),
     "official": ("patient_ids",),
     "family": ("patient_ids", "families"),
@@ -94,7 +95,7 @@ def make_splits(
                 "(config.data.data_dir)."
             )
     overlap = overlaps(table, parts)
-    for kind in _MUST_NOT_SHARE[protocol]:
+    for kind in MUST_NOT_SHARE[protocol]:
         for pair, shared in overlap[kind].items():
             if shared:
                 raise InputError(
@@ -104,7 +105,7 @@ def make_splits(
     return parts
 
 
-def overlaps(table: SliceTable, parts: dict[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
+def overlaps(table: SliceTable, parts: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
     """Which patients two parts share.
 
     Returns:
@@ -118,6 +119,11 @@ def overlaps(table: SliceTable, parts: dict[str, np.ndarray]) -> dict[str, dict[
             for one, other in (("train", "validation"), ("train", "test"), ("validation", "test"))
         }
     return result
+
+
+def patients_of(table: SliceTable, slice_ids: np.ndarray) -> list[str]:
+    """The patient ids of slices, each once, sorted."""
+    return sorted(set(_names_of(table, table.patient_ids, slice_ids)))
 
 
 def describe_splits(table: SliceTable, parts: dict[str, np.ndarray]) -> str:

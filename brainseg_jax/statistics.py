@@ -11,6 +11,7 @@ from scipy import stats
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+FEWEST_FAMILIES = 5
 
 
 def bootstrap_mean(
@@ -28,11 +29,12 @@ def bootstrap_mean(
       seed: of the draws.
 
     Returns:
-      Lower and upper end; (NaN, NaN) for fewer than two families, from which nothing can be learnt about others.
+      Lower and upper end; (NaN, NaN) for fewer than `FEWEST_FAMILIES`, which say too little about others. Values that
+      are all the same give an interval of no width, however few the families are.
     """
     names, member_of = np.unique(np.asarray(families), return_inverse=True)
     count = len(names)
-    if count < 2:
+    if count < FEWEST_FAMILIES:
         return float("nan"), float("nan")
     weights = np.ones(len(values)) if weights is None else weights
     sums = np.bincount(member_of, weights * values, minlength=count)

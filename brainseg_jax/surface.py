@@ -10,8 +10,8 @@ pixels to the nearest true one and T those of all true outline pixels to the nea
         arXiv:1809.04430, with outline pixels counted instead of measured)
 
 Definitions differ between papers; these follow Maier-Hein et al. 2024, arXiv:2206.01653. Two empty masks agree
-completely. Of one empty and one non-empty mask distances are the picture's diagonal, the largest there can be, and NSD
-is 0: a missed tumour counts as the worst value, never as absent.
+completely. Of one empty and one non-empty mask distances are the picture's diagonal, which no two of its pixels reach,
+and NSD is 0: a missed tumour counts as the worst value, never as absent.
 """
 
 import math

@@ -54,8 +54,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
 
     Args:
       config: see configs/default.py.
-      directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/ and
-        figures/learning_curves.png.
+      directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/,
+        figures/learning_curves.png and, where it is chosen, decision.json.
 
     Raises:
       InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
@@ -72,8 +72,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
             "train on: lower it."
         )
-    if config.train.start_from:
-        require_unseen(Path(config.train.start_from), config, dataset.table, parts)
+    starts_anew = not (directory / "checkpoints").is_dir()
+    if config.train.start_from and starts_anew:
+        require_unseen(Path(config.train.start_from), config, parts, dataset.table)
     optimization = create_optimization(
         **config.optimizer,
         epochs=config.train.epochs,
@@ -82,15 +83,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     workdir.require_same_run(directory, config, parts)  # by every process, so that all of them end
     if parallel.is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
-        workdir.start_run(
-            directory, config, parts, splits.overlaps(dataset.table, parts), describe_environment(devices=mesh.size)
-        )
+        workdir.start_run(directory, config, dataset.table, parts, describe_environment(devices=mesh.size))
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = create_train_state(
         init_key, model, optimization, image_size=config.data.image_size, with_average=config.train.ema_decay > 0
     )
-    if config.train.start_from:
+    if config.train.start_from and starts_anew:
         state = replace_weights(state, restore_best(Path(config.train.start_from)).variables)
     state = parallel.put(state, parallel.replicated(mesh))
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -152,13 +151,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
-    if config.evaluation.choose_on_validation and parallel.is_primary():
+    if config.evaluation.choose_on_validation:
         _choose_decision(directory, dataset, parts["validation"])
 
 
 def _choose_decision(directory: Path, dataset: Dataset, validation_ids: np.ndarray) -> None:
     """Writes decision.json, for the checkpoint that is now the best."""
-    predictor = Predictor(directory)
+    predictor = Predictor(directory)  # by every process, since all of them must restore
+    if not parallel.is_primary():
+        return
     predicted = predict_records(predictor, dataset, validation_ids)
     decision, dice = choose((probabilities, record.mask) for record, probabilities in predicted)
     workdir.write_decision(directory, decision, epoch=predictor.epoch, validation_dice=dice)

@@ -12,6 +12,7 @@ import numpy as np
 from brainseg_jax import splits
 from brainseg_jax.decision import Decision
 from brainseg_jax.errors import InputError
+from brainseg_jax.slice_table import SliceTable
 from configs import default
 
 NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
@@ -41,8 +42,8 @@ def require_same_run(directory: Path, config: ml_collections.ConfigDict, parts: 
 def start_run(
     directory: Path,
     config: ml_collections.ConfigDict,
+    table: SliceTable,
     parts: Mapping[str, np.ndarray],
-    overlaps: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> None:
     """Writes config.json and, where they are not there yet, environment.json and splits.json.
@@ -50,8 +51,8 @@ def start_run(
     Args:
       directory: the workdir; made if missing.
       config: the run's configuration.
+      table: the dataset's slices.
       parts: the slice ids of each part.
-      overlaps: see `splits.overlaps`.
       environment: see `environment.describe_environment`.
 
     Raises:
@@ -60,7 +61,9 @@ def start_run(
     require_same_run(directory, config, parts)
     if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "splits.json", {"parts": _members(parts), "overlaps": overlaps})
+        patients = {part: splits.patients_of(table, slice_ids) for part, slice_ids in parts.items()}
+        overlaps = splits.overlaps(table, parts)
+        write_json(directory / "splits.json", {"parts": _members(parts), "patient_ids": patients, "overlaps": overlaps})
         write_json(directory / "environment.json", environment)
     write_json(directory / "config.json", json.loads(config.to_json()))
 
@@ -93,6 +96,20 @@ def read_splits(directory: Path) -> dict[str, list[int]]:
     return _read_json(directory / "splits.json")["parts"]
 
 
+def read_patients(directory: Path) -> dict[str, list[str]]:
+    """The patient ids of each part of the run in a workdir.
+
+    Raises:
+      InputError: there is no run, splits.json is damaged, or an older version wrote it.
+    """
+    found = _read_json(directory / "splits.json")
+    if "patient_ids" not in found:
+        raise InputError(
+            f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
+        )
+    return found["patient_ids"]
+
+
 def read_environment(directory: Path) -> dict[str, Any]:
     """Commit, versions and machine that the run in a workdir was started with.
 
@@ -116,24 +133,32 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 def write_decision(directory: Path, decision: Decision, *, epoch: int, validation_dice: float) -> None:
     """Writes decision.json: what was chosen on validation, for the checkpoint of which epoch, and its mean Dice."""
-    write_json(directory / "decision.json", {**asdict(decision), "epoch": epoch, "validation_dice": validation_dice})
+    flip = read_config(directory).evaluation.flip
+    found = {**asdict(decision), "epoch": epoch, "flip": flip, "validation_dice": validation_dice}
+    write_json(directory / "decision.json", found)
 
 
-def read_decision(directory: Path) -> Decision:
+def read_decision(directory: Path, *, epoch: int) -> Decision:
     """The config's decision, or the one that was chosen on validation.
+
+    Args:
+      directory: the workdir.
+      epoch: of the checkpoint whose masks are to be made.
 
     Raises:
       InputError: it was to be chosen, and training has not ended; or a value is outside its range.
     """
-    settings = read_config(directory).evaluation
+    config = read_config(directory)
+    settings = config.evaluation
     if not settings.choose_on_validation:
         return Decision(settings.threshold, settings.smallest_component)
-    if not (directory / "decision.json").exists():
+    path = directory / "decision.json"
+    chosen = _read_json(path) if path.exists() else {}
+    if (chosen.get("epoch"), chosen.get("flip")) != (epoch, settings.flip):
         raise InputError(
-            f"{directory / 'decision.json'} is missing, which training writes at its end: run scripts/train.py with "
+            f"{path} is missing or of another epoch; training writes it at its end: run scripts/train.py with "
             f"--workdir={directory} to its end first."
         )
-    chosen = _read_json(directory / "decision.json")
     return Decision(chosen["threshold"], chosen["smallest_component"])
 
 
@@ -161,14 +186,10 @@ _MAY_CHANGE = (
 
 
 def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
-    before, now = flatten(_read_json(directory / "config.json")), flatten(settings)
+    before, now = flatten(read_config(directory).to_dict()), flatten(settings)
     for key in sorted(before.keys() | now.keys()):
         if key in _MAY_CHANGE:
             continue
-        if key not in before:
-            raise InputError(
-                f"{directory / 'config.json'} has no {key}: an older version made the run; name another --workdir."
-            )
         if before[key] != now.get(key):
             raise InputError(
                 f"{directory / 'config.json'} has {key} = {before[key]!r}, this command {now.get(key)!r}: name "

@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.name = "unet"  # "unet" or "linknet"
     config.model.start_filters = 16  # channels of the first level
     config.model.batch_norm = False  # in U-Net; LinkNet has it by itself
-    config.model.prior = 0.5  # probability of tumour that the untrained network gives
+    config.model.prior = 0.5  # probability of tumour from which the logits start
     config.model.dropout_rate = 0.0  # U-Net's dropout between the two convolutions of a level, in [0, 1)
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
 

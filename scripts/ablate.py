@@ -20,9 +20,8 @@ def main() -> None:
 
     if unknown := sorted(set(VARIANTS.value) - ablation.VARIANTS.keys()):
         raise InputError(f"--variants names {unknown[0]}: choose from {', '.join(ablation.VARIANTS)}.")
-    names = ["recipe", *VARIANTS.value] if VARIANTS.value else list(ablation.VARIANTS)
     directory = Path(WORKDIR.value)
-    ablation.ablate(CONFIG.value, directory, {name: ablation.VARIANTS[name] for name in names})
+    ablation.ablate(CONFIG.value, directory, VARIANTS.value or list(ablation.VARIANTS))
     print((directory / "README.md").read_text())
 
 

@@ -12,18 +12,19 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the table, comparison.j
 SHOWN = 8  # slices on which the runs differ most
 
 
-def main(*names: str) -> None:
+def main(*arguments: str) -> None:
     """Prints the differences, second minus first, and the slices with the largest."""
     from brainseg_jax import comparison
     from brainseg_jax.scores import read_scores
 
-    folders = [Path(name) for name in names]
+    folders = Path(arguments[0]), Path(arguments[1])
     has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)
     split = SPLIT.value or ("cv" if has_cv else "test")
     first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
     found = comparison.compare_scores(first, second)
     different = comparison.most_different(first, second, count=SHOWN)
-    table = comparison.comparison_table(found, names=(folders[0].name, folders[1].name))
+    names = comparison.short_names(*folders)
+    table = comparison.comparison_table(found, names=names)
     print(table)
     print("\nSlices on which they differ most (Dice of the first, of the second):")
     for one, other in different:
@@ -32,7 +33,7 @@ def main(*names: str) -> None:
         output = Path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
         (output / "comparison.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        title = f"# {folders[0].name} and {folders[1].name}, {found['slices']} slices of {found['families']} families"
+        title = f"# {names[0]} and {names[1]}, {found['slices']} slices of {found['families']} families"
         (output / "README.md").write_text(f"{title}\n\n{table}\n")
         comparison.draw_most_different(folders, different, output / "most_different.png")
         print(f"written to {output}")

@@ -71,7 +71,7 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
     dice: dict[str, list[float]] = {}
     for directory in directories:
         config, predictor = workdir.read_config(directory), Predictor(directory)
-        decision = workdir.read_decision(directory)
+        decision = workdir.read_decision(directory, epoch=predictor.epoch)
         name = f"{workdir.NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
         predicted = [
             (record, decision.mask(probabilities))

@@ -17,7 +17,8 @@ def main() -> None:
 
     paths = predict.find_pictures(INPUT.value)
     directory = Path(WORKDIR.value)
-    predictor, decision = predict.Predictor(directory), workdir.read_decision(directory)
+    predictor = predict.Predictor(directory)
+    decision = workdir.read_decision(directory, epoch=predictor.epoch)
     written = sum(1 for _ in predict.predict_files(predictor, decision, paths, Path(OUTPUT.value)))
     print(f"{written} masks and overlays in {OUTPUT.value}")
 

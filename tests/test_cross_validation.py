@@ -11,7 +11,7 @@ from brainseg_jax import cross_validation, splits, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.predict import Predictor
-from brainseg_jax.results import read_evaluations, results_table, save_run
+from brainseg_jax.results import FOLDS_FILES, read_evaluations, results_table, save_run
 from brainseg_jax.scores import read_scores
 from configs import default
 
@@ -96,6 +96,12 @@ def test_folds_of_another_config_are_refused(folds, config):
 
 
 @pytest.mark.parametrize("protocol", ["official", "family"])
+def test_a_single_runs_workdir_is_refused(folds, config):
+    _, directory = folds
+    with pytest.raises(InputError, match=r"fold_1 holds a single run: name another --workdir"):
+        cross_validation.cross_validate(config, directory / "fold_1")
+
+
 def test_leaks_are_refused_before_anything_is_trained(table, config, protocol, monkeypatch):
     patient = table.patient_ids[0]
     rows = [row for row, name in enumerate(table.patient_ids) if name == patient]
@@ -131,12 +137,8 @@ def test_a_fold_that_is_none_of_five_is_refused(table):
 def test_results_keep_a_cross_validation_with_a_row_and_no_pictures(folds, tmp_path):
     _, directory = folds
     save_run(directory, tmp_path)
-    assert {path.name for path in (tmp_path / "unet_cv").iterdir()} == {
-        "config.json",
-        "evaluation_cv.json",
-        "per_slice_cv.csv",
-        "scores.png",
-    }
+    kept = {str(path.relative_to(tmp_path / "unet_cv")) for path in (tmp_path / "unet_cv").rglob("*.*")}
+    assert kept == {*FOLDS_FILES, "scores.png"}
     (row,) = results_table(read_evaluations(tmp_path), link="").splitlines()[2:]
     assert "| family, five folds |" in row
 

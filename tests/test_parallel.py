@@ -79,6 +79,7 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
             "split.protocol": "family",
             "model.start_filters": 4,
             "train.epochs": epochs,
+            "evaluation.choose_on_validation": True,
         }
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         config, run = REPOSITORY / "configs" / "unet.py", tmp_path / "run"
@@ -93,6 +94,7 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["devices"] == 2
+    assert json.loads((tmp_path / "run" / "decision.json").read_text())["epoch"] in (1, 2)
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2"} | (
         {"1"} if rows[0]["validation_loss"] < rows[1]["validation_loss"] else set()
     )

@@ -1,5 +1,7 @@
 """The ingredients of the strong recipe: each does what its name says, and all together resume bit for bit."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,12 +127,12 @@ def test_the_decision_is_chosen_on_validation_and_used(strong, strong_run, tmp_p
     slice_ids = np.array(workdir.read_splits(strong_run)["validation"])
     pairs = [(found, record.mask) for record, found in predict.predict_records(predictor, dataset, slice_ids)]
     decision, dice = choose(pairs)
-    assert workdir.read_decision(strong_run) == decision
+    assert workdir.read_decision(strong_run, epoch=predictor.epoch) == decision
     summary = evaluate.evaluate(strong_run, split="validation", data_dir="", output=tmp_path)
     assert summary["dice"] == pytest.approx(dice, abs=1e-5)
     assert (summary["threshold"], summary["smallest_component"]) == (decision.threshold, decision.smallest_component)
     (strong_run / "decision.json").rename(tmp_path / "decision.json")
-    with pytest.raises(InputError, match=r"decision\.json is missing, which training writes at its end"):
+    with pytest.raises(InputError, match=r"decision\.json is missing or of another epoch"):
         evaluate.evaluate(strong_run, split="test", data_dir="", output=tmp_path)
     (tmp_path / "decision.json").rename(strong_run / "decision.json")
 
@@ -149,9 +151,22 @@ def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong,
     config = strong.copy_and_resolve_references()
     config.train.start_from = str(strong_run)
     config.split.fold = 2
-    with pytest.raises(InputError, match=r"start_from is .*run, which was trained on \w+ and \d+ other families"):
+    with pytest.raises(InputError, match=r"start_from is .*run, which knows family \w+ and \d+ others of this"):
         train.train_and_evaluate(config, tmp_path / "run")
-    config.split.fold = 1
+    # A run that started from one that knows them knows them too; slices that it was taught are never tested.
+    middle = tmp_path / "middle"
+    shutil.copytree(strong_run, middle, ignore=shutil.ignore_patterns("checkpoints"))
+    settings = workdir.read_config(middle).to_dict()
+    settings["data"]["dataset"], settings["train"]["start_from"] = "figshare", str(strong_run)
+    workdir.write_json(middle / "config.json", settings)
+    config.train.start_from = str(middle)
+    with pytest.raises(InputError, match=r"start_from is .*/run, which knows family"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    config.split.protocol = "slice"
+    with pytest.warns(UserWarning, match="several parts"), pytest.raises(InputError, match=r"which knows slice \d+"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    config.split.protocol, config.split.fold = "family", 1
+    config.train.start_from = str(strong_run)
     config.model.start_filters = 8
     with pytest.raises(InputError, match=r"has model\.start_filters = 4, this command 8: start from a run of the same"):
         train.train_and_evaluate(config, tmp_path / "run")

@@ -51,8 +51,10 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_order():
     assert bootstrap_mean(values, names) != bootstrap_mean(values, names, seed=1)
 
 
-def test_one_family_says_nothing_about_others():
+def test_a_few_families_say_nothing_about_others():
     assert all(math.isnan(end) for end in bootstrap_mean(np.array([0.1, 0.9]), ["a", "a"]))
+    assert all(math.isnan(end) for end in bootstrap_mean(np.arange(8.0), list("aabbccdd")))
+    assert not any(math.isnan(end) for end in bootstrap_mean(np.arange(10.0), list("aabbccddee")))
     assert all(math.isnan(end) for end in bootstrap_mean(np.array([]), []))
 
 

@@ -367,7 +367,7 @@ def test_a_workdir_of_another_run_is_refused(trained, make_config):
 def test_a_workdir_with_other_slices_is_refused(tmp_path, trained, make_config):
     config = make_config(**TRAINED)
     with pytest.raises(InputError, match=r"splits\.json lists other slices"):
-        workdir.start_run(trained, config, {"train": np.array([1]), "validation": np.array([2])}, {}, {})
+        workdir.start_run(trained, config, None, {"train": np.array([1]), "validation": np.array([2])}, {})
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):

@@ -22,7 +22,7 @@ def create_model(
       dropout_rate: U-Net's dropout, in [0, 1); LinkNet has none, so it must be 0 there.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       batch_norm: batch norm in U-Net; LinkNet has it anyway, so it must be False there.
-      prior: probability of tumour that the untrained network gives, in (0, 1).
+      prior: probability of tumour of the first logits' offset, in (0, 1).
 
     Returns:
       A linen module: `apply(variables, images (B, H, W, 1), train=...)` gives (B, H, W, 1) float32 logits.

@@ -127,8 +127,8 @@ class LinkNet(nn.Module):
 
     Attributes:
       start_filters: channels of the stem and of the first encoder stage; each further stage doubles them.
-      prior: probability of tumour that the untrained network gives on average (Lin et al. 2017, arXiv:1708.02002). Its
-        logits have mean 0 and variance 1 before scale and offset: from one half they have a long way to go.
+      prior: probability of tumour of the untrained network's mean logit (Lin et al. 2017, arXiv:1708.02002). The logits
+        have mean 0 and variance 1 before scale and offset: from one half they have a long way to go.
       dtype: dtype of the computation; parameters and batch statistics stay float32.
     """
 
