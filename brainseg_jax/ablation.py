@@ -148,8 +148,8 @@ def describe(found: Mapping[str, Any]) -> str:
         "interval over families. The interval says what other families would have given to these trained networks; "
         "another seed moves them as well, and there is one. The learning rate was not tuned anew for any variant. "
         f"Each network is that of its epoch of the lowest validation loss. Threshold {config.evaluation.threshold}; "
-        "choosing threshold and smallest component on one half of the validation families and scoring the other gives the "
-        f"recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.",
+        "choosing threshold and smallest component on one half of the validation families and scoring the other gives "
+        f"the recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.",
         "",
         f"`{found['command']}`, commit {found['commit']}, {found['device']}, {found['cores']} cores, jax "
         f"{found['versions']['jax']}.",

@@ -14,7 +14,7 @@ from tests.test_scores import score
 
 
 def rows_of(*dice):
-    """Six slices of three patients, of which each has two."""
+    """Six slices of four patients."""
     return [
         score(label, value, patient_id=str(index // 2), slice_id=index)
         for index, (label, value) in enumerate(zip(["glioma"] * 4 + ["meningioma"] * 2, dice, strict=True), start=1)
@@ -26,14 +26,14 @@ FIRST, SECOND = rows_of(0.0, 0.5, 0.6, 0.6, 0.9, 0.9), rows_of(0.4, 0.7, 0.5, 0.
 
 def test_differences_by_hand():
     found = comparison.compare_scores(FIRST, SECOND[::-1])  # the order of the rows does not matter
-    assert (found["slices"], found["families"]) == (6, 3)
+    assert (found["slices"], found["families"]) == (6, 4)
     assert found["dice"]["first"] == pytest.approx(3.5 / 6)
     assert found["dice"]["difference"] == pytest.approx((0.4 + 0.2 - 0.1 + 0 + 0 - 0.1) / 6)
     assert found["share_missed"]["difference"] == pytest.approx(-1 / 6)
     assert found["by_class"]["glioma"]["difference"] == pytest.approx(0.5 / 4)
     assert found["by_class"]["meningioma"]["difference"] == pytest.approx(-0.1 / 2)
     assert found["by_class"]["pituitary"]["difference"] is None
-    assert found["dice"]["interval"] is None  # of three families
+    assert found["dice"]["interval"] is None  # of four families
     assert found["hd95_mm"]["difference"] == pytest.approx(0.0)
     swapped = comparison.compare_scores(SECOND, FIRST)
     assert swapped["dice"]["difference"] == pytest.approx(-found["dice"]["difference"])
