@@ -82,9 +82,9 @@ def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
       `slices`, `patients` (ids), `families`; of each of `METRICS` the mean over the slices (of the last three over
       those whose spacing is known, None where it is of none); `dice_median`; `dice_patient_mean`, the mean over the
       patient ids of their means; `share_missed`, the share of the slices with Dice 0; `by_class` and `by_size`: for
-      each of `LABELS` and `SIZES` `slices`, `families`, `dice`, `dice_median`, `share_missed` (the last three None where there
-      is no slice); `dice_by_class`. `intervals` repeats the keys of the means with [low, high], None where there are
-      too few families (see statistics.py).
+      each of `LABELS` and `SIZES` `slices`, `families`, `dice`, `dice_median`, `share_missed` (the last three None
+      where there is no slice); `dice_by_class`. `intervals` repeats the keys of the means with [low, high], None where
+      there are too few families (see statistics.py).
     """
     values = {name: np.array([getattr(score, name) for score in scores], float) for name in METRICS}
     families = np.array([score.family for score in scores])
