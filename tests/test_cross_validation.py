@@ -95,13 +95,13 @@ def test_folds_of_another_config_are_refused(folds, config):
     assert (directory / "config.json").read_text() == before
 
 
-@pytest.mark.parametrize("protocol", ["official", "family"])
 def test_a_single_runs_workdir_is_refused(folds, config):
     _, directory = folds
     with pytest.raises(InputError, match=r"fold_1 holds a single run: name another --workdir"):
         cross_validation.cross_validate(config, directory / "fold_1")
 
 
+@pytest.mark.parametrize("protocol", ["official", "family"])
 def test_leaks_are_refused_before_anything_is_trained(table, config, protocol, monkeypatch):
     patient = table.patient_ids[0]
     rows = [row for row, name in enumerate(table.patient_ids) if name == patient]
