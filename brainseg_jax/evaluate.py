@@ -55,7 +55,6 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
         **describe_scored_run(config),
         "threshold": decision.threshold,
         "smallest_component": decision.smallest_component,
-        "flip": config.evaluation.flip,
         "checkpoint_epoch": predictor.epoch,
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": workdir.read_environment(directory),
@@ -100,6 +99,7 @@ def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "image_size": config.data.image_size,
         "epochs": config.train.epochs,
         "start_from": config.train.start_from,
+        "flip": config.evaluation.flip,
     }
 
 
