@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from brainseg_jax import predict
+from brainseg_jax.decision import Decision
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor import mat_file
 from brainseg_jax.figshare_brain_tumor.mat_file import Slice
@@ -45,7 +46,7 @@ def test_masks_come_out_upright_in_their_place_and_at_the_pictures_size(tmp_path
     Image.fromarray(with_square(150, 90, 20, 50, 30, dtype=np.uint16, bright=40000)).save(tmp_path / "deep.png")
     write_mat(tmp_path / "slice.mat", picture)
     paths = predict.find_pictures(str(tmp_path / "*.*"))
-    masks = list(predict.predict_files(finds_bright_pixels, paths, tmp_path / "out"))
+    masks = list(predict.predict_files(finds_bright_pixels, Decision(0.5, 0.0), paths, tmp_path / "out"))
     assert [path.name for path in masks] == ["colour_mask.png", "deep_mask.png", "grey_mask.png", "slice_mask.png"]
     truth = picture == 200
     for path in masks:
