@@ -80,7 +80,7 @@ def trained(tmp_path_factory, make_config):
     return workdir
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def without_examples():
     """Scores without drawing examples, which takes longer than the scoring of small datasets."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from brainseg_jax import ablation, workdir
 from brainseg_jax.errors import InputError
 from configs import unet_strong
 
-CHOSEN = ("recipe", "without_mirror", "batch_8")
+CHOSEN = ("recipe", "without_mirror")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monke
     ).read_text()
     table = (tmp_path / "README.md").read_text()
     assert "| recipe | – | **" in table
-    assert "| batch_8 | `train.batch_size=8` | **" in table
+    assert "| without_mirror | `evaluation.flip=False` | **" in table
 
     monkeypatch.setattr(ablation, "train_and_evaluate", None)  # nothing is left to train
     ablation.ablate(config, tmp_path, ["prior_one_half"])  # which the recipe has: no variant of it

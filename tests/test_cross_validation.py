@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from brainseg_jax import cross_validation, splits, workdir
+from brainseg_jax import cross_validation, evaluate, splits, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.predict import Predictor
@@ -23,9 +23,11 @@ def config(make_config):
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory, config, without_examples):
+def folds(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("folds") / "unet_cv"
-    return cross_validation.cross_validate(config, directory), directory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "_draw_examples", lambda *arguments: None)
+        return cross_validation.cross_validate(config, directory), directory
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_figures_show_the_best_the_median_and_the_worst(scored):
     }
 
 
-def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path):
+def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path, without_examples):
     (tmp_path / "in").mkdir()
     drawn = [(slice_, fold) for slice_, fold in phantom.phantom_slices(patients=10, seed=9, size=64)][:6]
     folds = np.ones(3064, np.int64)
@@ -96,7 +96,7 @@ def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path
     assert summary["slices"] == 6
 
 
-def test_another_dataset_is_scored_whole(trained, tmp_path):
+def test_another_dataset_is_scored_whole(trained, tmp_path, without_examples):
     phantom.write_archives(tmp_path / "in", patients=10, seed=9, size=64)
     source = archives.find_source(tmp_path / "in")
     prepare.build_dataset(

@@ -78,7 +78,7 @@ def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_pa
     assert not list(tmp_path.rglob("*.array_record*"))
 
 
-def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
+def test_results_are_kept_and_their_table_is_made(trained, tmp_path, without_examples):
     from brainseg_jax import evaluate, results
 
     run = tmp_path / "my_run"
