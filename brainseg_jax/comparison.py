@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg_jax import figures, workdir
+from brainseg_jax import figures, markdown, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
 from brainseg_jax.input_pipeline import Dataset, Record, scale_image
@@ -71,13 +71,11 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
 def comparison_table(found: dict[str, Any], *, names: tuple[str, str]) -> str:
     """A Markdown table of what `compare_scores` found."""
     rows = [
-        ("", names[0], names[1], "Difference", "95 % interval"),
-        ("---",) * 5,
         *(_row(name, found[name]) for name in (*METRICS, "share_missed")),
         *(_row(f"dice, {label}", found["by_class"][label]) for label in LABELS),
         *(_row(f"dice, tumour {size} of the picture", found["by_size"][size]) for size in SIZES),
     ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows if row)
+    return markdown.table(("", *names, "Difference", "95 % interval"), [row for row in rows if row])
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:

@@ -129,8 +129,7 @@ def join_folds(directory: Path) -> dict[str, Any]:
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": by_fold["1"]["trained_with"],
     }
-    title = workdir.describe_run(config).replace(f"fold {config.split.fold}", "five folds")
-    write_evaluation(directory, "cv", summary, scores, title=title)
+    write_evaluation(directory, "cv", summary, scores, title=workdir.describe_run(config, all_folds=True))
     return summary
 
 

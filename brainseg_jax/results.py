@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from brainseg_jax import charts, figures, workdir
+from brainseg_jax import charts, figures, markdown, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
 from brainseg_jax.scores import read_scores
@@ -55,10 +55,8 @@ def save_run(directory: Path, results: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(directory / name, folder / name)
     config = workdir.read_config(folder)
-    title = workdir.describe_run(config)
-    if has_folds:
-        title = title.replace(f"fold {config.split.fold}", "five folds")
-    else:
+    title = workdir.describe_run(config, all_folds=has_folds)
+    if not has_folds:
         rows = workdir.read_metrics(folder, epochs=config.train.epochs)
         figures.learning_curves(rows, folder / "learning_curves.png", title=title)
     calibration = json.loads((folder / f"evaluation_{split}.json").read_text())["calibration"]
@@ -104,7 +102,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
         "NSD 2 mm",
         "HD95 mm",
     )
-    rows: list[Sequence[str]] = [header, ["---"] * len(header)]
+    rows = []
     for name, found in evaluations.items():
         fold = f", fold {found['fold']}" if found["fold"] else ", five folds" if found["split"] == "cv" else ""
         rows.append(
@@ -123,18 +121,18 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
                 _number(found["hd95_mm"], 1),
             )
         )
-    return _markdown(rows)
+    return markdown.table(header, rows)
 
 
 def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table, a row a run: the commit that trained it, with which jax on what, and the command."""
-    rows: list[Sequence[str]] = [("Run", "Trained at commit", "jax, device", "Command"), ["---"] * 4]
+    rows = []
     for name, found in evaluations.items():
         trained = found["trained_with"]
         commit = f"`{trained['commit'][:10]}`" if trained["commit"] else "–"
         device = f"{trained['versions']['jax']}, {trained['device']}, {trained['cores']} cores"
         rows.append((name, commit, device, f"`{trained['command']}`" if "command" in trained else "see below"))
-    return _markdown(rows)
+    return markdown.table(("Run", "Trained at commit", "jax, device", "Command"), rows)
 
 
 def _interval(found: Mapping[str, Any]) -> str:
@@ -144,10 +142,6 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def put_table(page: Path, table: str) -> None:
