@@ -54,11 +54,12 @@ class DeviceSupply:
 
     def __init__(self, slices: Slices, mesh: Mesh) -> None:
         """Sends the slices."""
-        self._mesh = mesh
-        self._slices: Slices = parallel.put(slices, parallel.replicated(mesh))
+        self._mesh, self._count = mesh, len(slices.images)
+        filled = jax.tree.map(lambda leaf: _fill_up(leaf, round_up(self._count)), slices)
+        self._slices: Slices = parallel.put(filled, parallel.replicated(mesh))
 
     def __len__(self) -> int:  # noqa: D105
-        return len(self._slices.images)
+        return self._count
 
     def loads(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[Load]:
         """See `Supply`."""
@@ -104,12 +105,22 @@ def make_supplies(parts: Sequence[Slices], mesh: Mesh, *, residency: str) -> lis
       residency: "device", "stream", or "auto": on the devices if all of them fit in half of what is free there.
     """
     if residency == "auto":
-        fits = sum(part.nbytes for part in parts) <= SHARE_FOR_SLICES * _free_memory(mesh)
+        needed = sum(part.nbytes * round_up(len(part.images)) // len(part.images) for part in parts)
+        fits = needed <= SHARE_FOR_SLICES * _free_memory(mesh)
         if jax.process_count() > 1:
             fits = bool(multihost_utils.process_allgather(np.array(fits)).all())
         residency = "device" if fits else "stream"
     supply_class = DeviceSupply if residency == "device" else StreamSupply
     return [supply_class(part, mesh) for part in parts]
+
+
+def round_up(count: int) -> int:
+    """The least number of the form 2^k or 3 · 2^k that is not below `count`.
+
+    Arrays are filled up to it, so that folds, which differ by a few slices, share a compiled program.
+    """
+    power = 1 << (count - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= count else power
 
 
 def choose_steps_per_call(wanted: int, supply: Supply, *, batches: int) -> int:
@@ -182,6 +193,12 @@ def padded_batches(slices: int, batch_size: int) -> tuple[np.ndarray, np.ndarray
     """
     rows = np.arange(-(-slices // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     return np.minimum(rows, slices - 1), (rows < slices).astype(np.float32)
+
+
+def _fill_up(leaf: np.ndarray, count: int) -> np.ndarray:
+    filled = np.zeros((count, *leaf.shape[1:]), leaf.dtype)
+    filled[: len(leaf)] = leaf
+    return filled
 
 
 def _chunks(batches: np.ndarray, length: int) -> Iterator[np.ndarray]:

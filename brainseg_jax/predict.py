@@ -91,6 +91,7 @@ class Predictor:
         config, model, variables, self.epoch = restore_best(directory)
         devices = jax.local_devices()
         self._size = config.data.image_size
+        self._largest = 1
 
         def probabilities(variables: Variables, images: Array) -> Array:
             def apply(images: Array) -> Array:
@@ -119,9 +120,10 @@ class Predictor:
           For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the picture's own size.
         """
         inputs = np.stack([to_network_size(scale_image(image), size=self._size) for image in images])
-        # The batch is filled up to a power of two, so that few shapes are compiled, and divided among the devices.
-        filled = 1 << (len(images) - 1).bit_length()
+        # The batch is filled up to a power of two, or to the largest before, whose program is there; few are compiled.
+        filled = self._largest = max(1 << (len(images) - 1).bit_length(), self._largest)
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
+        # Divided among the devices.
         mesh, variables = self._on_devices(math.gcd(filled, 1 << (jax.local_device_count().bit_length() - 1)))
         batch = parallel.put(inputs[..., None], parallel.divided(mesh, axis=0))
         outputs = np.asarray(self._probabilities(variables, batch))[..., 0]

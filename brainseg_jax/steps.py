@@ -30,7 +30,18 @@ class BatchMetrics(NamedTuple):
     slices: Any
 
 
-TrainStep = Callable[[TrainState, Load], tuple[TrainState, BatchMetrics]]
+class _OfRun(NamedTuple):
+    """What differs from seed to seed and from fold to fold.
+
+    The compiled step takes it as an argument: runs that differ in nothing else share a program of the compilation
+    cache.
+    """
+
+    key_data: Any
+    steps_per_epoch: Any
+
+
+TrainStep = functools.partial[tuple[TrainState, BatchMetrics]]
 EvaluationStep = Callable[[TrainState, Load, Array], BatchMetrics]
 
 
@@ -40,6 +51,7 @@ def make_train_step(
     optimization: Optimization,
     loss_function: LossFunction,
     augmentation: Augmentation,
+    mesh: Mesh,
     *,
     ema_decay: float = 0.0,
 ) -> TrainStep:
@@ -51,16 +63,15 @@ def make_train_step(
       optimization: see `create_optimization`.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
       augmentation: what happens to pictures and masks before the network sees them.
+      mesh: the devices that state and loads are on.
       ema_decay: of the average of the weights, where the state carries one.
 
     Returns:
       `train_step(state, load)`: the state after the K batches of the load, and their metrics.
     """
-    # Numbers of the host, which become constants of the program; a device's array would have to be read back for that.
-    key_data = np.asarray(jax.random.key_data(key))
 
-    def step(state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key_data)), state.step)
+    def step(of_run: _OfRun, state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(of_run.key_data), state.step)
         augmentation_key, dropout_key = jax.random.split(step_key)
         images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
 
@@ -75,16 +86,24 @@ def make_train_step(
             return loss_function(logits, masks).mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        next_state = update_state(state, optimization, gradients, batch_stats, ema_decay=ema_decay)
+        next_state = update_state(
+            state,
+            optimization,
+            gradients,
+            batch_stats,
+            steps_per_epoch=of_run.steps_per_epoch,
+            ema_decay=ema_decay,
+        )
         dice = metrics.dice(metrics.count_overlap(logits > 0, masks))
         count = jnp.float32(len(images))
         return next_state, BatchMetrics(loss * count, dice.sum(), count)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, load: Load) -> tuple[TrainState, BatchMetrics]:
-        return scan_batches(step, state, load)
+    @functools.partial(jax.jit, donate_argnums=1)
+    def train_step(of_run: _OfRun, state: TrainState, load: Load) -> tuple[TrainState, BatchMetrics]:
+        return scan_batches(functools.partial(step, of_run), state, load)
 
-    return train_step
+    of_run = _OfRun(np.asarray(jax.random.key_data(key)), np.float32(optimization.steps_per_epoch))
+    return functools.partial(train_step, parallel.put(of_run, parallel.replicated(mesh)))
 
 
 def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:

@@ -109,7 +109,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 residency=config.data.residency,
             )
         train_step = make_train_step(
-            step_key, model, optimization, loss_function, augmentation, ema_decay=config.train.ema_decay
+            step_key, model, optimization, loss_function, augmentation, mesh, ema_decay=config.train.ema_decay
         )
         evaluation_step = make_evaluation_step(model, loss_function)
         with _tensorboard(directory, first_epoch) as tensorboard:

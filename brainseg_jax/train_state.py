@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
 
 from brainseg_jax.errors import InputError
 
@@ -45,13 +46,15 @@ class Optimization(NamedTuple):
     """The optimizer and the schedule of a run.
 
     Attributes:
-      optimizer: turns gradients into updates.
-      learning_rate: steps taken → the optimizer's learning rate.
-      plateau: watches the validation loss, once an epoch, and scales the updates; None under "cosine".
+      optimizer: turns gradients into updates of a learning rate of 1.
+      learning_rate: epochs taken, a part of one too → the learning rate.
+      steps_per_epoch: steps of an epoch.
+      plateau: watches the validation loss, once an epoch, and scales the learning rate; None under "cosine".
     """
 
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
+    steps_per_epoch: int
     plateau: optax.GradientTransformationExtraArgs | None
 
 
@@ -81,7 +84,7 @@ def create_optimization(
       plateau_patience: epochs, at least 1.
       minimum_learning_rate: never below it, but for the warm-up.
       epochs: of the whole run.
-      steps_per_epoch: steps of one. Neither changes the form of the optimizer's state.
+      steps_per_epoch: steps of one.
 
     Returns:
       The optimizer and its learning rate's schedule.
@@ -98,29 +101,21 @@ def create_optimization(
         )
     minimum = min(minimum_learning_rate, learning_rate)
     if schedule == "cosine":
+        # In epochs, not steps: the folds of a dataset differ in their steps, and one compiled program serves them all.
         rate = optax.warmup_cosine_decay_schedule(
-            0.0 if warmup_epochs else learning_rate,
-            learning_rate,
-            round(warmup_epochs * steps_per_epoch),
-            epochs * steps_per_epoch,
-            minimum,
+            0.0 if warmup_epochs else learning_rate, learning_rate, warmup_epochs, epochs, minimum
         )
     else:
         rate = optax.constant_schedule(learning_rate)
-    # A number where it is constant, which leaves the optimizer without a counter of its own.
-    step_size = rate if schedule == "cosine" else learning_rate
-    if weight_decay:
-        optimizer = optax.adamw(step_size, weight_decay=weight_decay, mask=_kernels)
-    else:
-        optimizer = optax.adam(step_size)
+    optimizer = optax.adamw(1.0, weight_decay=weight_decay, mask=_kernels) if weight_decay else optax.adam(1.0)
     if l2_penalty:
         optimizer = optax.chain(optax.add_decayed_weights(2 * l2_penalty, mask=_kernels), optimizer)
     if schedule == "cosine":
-        return Optimization(optimizer, rate, None)
+        return Optimization(optimizer, rate, steps_per_epoch, None)
     plateau = optax.contrib.reduce_on_plateau(
         factor=plateau_factor, patience=plateau_patience, min_scale=minimum / learning_rate
     )
-    return Optimization(optimizer, rate, plateau)
+    return Optimization(optimizer, rate, steps_per_epoch, plateau)
 
 
 def create_train_state(
@@ -176,11 +171,17 @@ def replace_weights(state: TrainState, variables: Variables) -> TrainState:
 def current_learning_rate(state: TrainState, optimization: Optimization) -> float:
     """The learning rate of the next step; reads from the device."""
     scale = float(state.plateau.scale) if optimization.plateau else 1.0
-    return float(optimization.learning_rate(int(state.step))) * scale
+    return float(optimization.learning_rate(int(state.step) / optimization.steps_per_epoch)) * scale
 
 
 def update_state(
-    state: TrainState, optimization: Optimization, gradients: Any, batch_stats: Any, *, ema_decay: float
+    state: TrainState,
+    optimization: Optimization,
+    gradients: Any,
+    batch_stats: Any,
+    *,
+    steps_per_epoch: ArrayLike,
+    ema_decay: float,
 ) -> TrainState:
     """The state after a step.
 
@@ -189,6 +190,7 @@ def update_state(
       optimization: see `create_optimization`.
       gradients: of the loss by `state.params`.
       batch_stats: those after the step.
+      steps_per_epoch: `optimization.steps_per_epoch`, as an array where it shall be no part of a compiled program.
       ema_decay: of the average, in [0, 1), where the state carries one. In the first steps the average forgets
         faster, (1 + step) / (10 + step), so that the parameters drawn at random leave it.
 
@@ -196,8 +198,10 @@ def update_state(
       The next state.
     """
     updates, opt_state = optimization.optimizer.update(gradients, state.opt_state, state.params)
+    rate = optimization.learning_rate(state.step / steps_per_epoch)
     if optimization.plateau:
-        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
+        rate *= state.plateau.scale
+    updates = jax.tree.map(lambda update: update * rate, updates)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average:

@@ -31,7 +31,7 @@ def first_losses(name, *, residency):
     slices.images[:, 0, 0] = np.arange(SLICES)  # the corner tells which slice it is
     supply = {"device": DeviceSupply, "stream": StreamSupply}[residency](slices, mesh)
     augmentation = Augmentation(**{**config.augmentation, "noise": 0.01})
-    step = steps.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
+    step = steps.make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation, mesh)
     look = jax.jit(
         lambda load: load.slices.images[..., 0, 0] if load.rows is None else load.slices.images[load.rows, 0, 0],
         out_shardings=parallel.replicated(mesh),

@@ -14,6 +14,7 @@ from brainseg_jax.batches import (
     epoch_batches,
     make_supplies,
     padded_batches,
+    round_up,
     scan_batches,
 )
 from brainseg_jax.input_pipeline import Slices
@@ -52,6 +53,13 @@ def test_loads_hold_the_slices_of_their_batches_in_order(slices, supply_class, s
     np.testing.assert_array_equal(np.concatenate(found), batches)
 
 
+def test_slices_on_the_device_are_filled_up_to_few_sizes(slices):
+    assert [round_up(count) for count in (1, 2, 3, 4, 5, 7, 1024, 1025, 1537)] == [1, 2, 3, 4, 6, 8, 1024, 1536, 2048]
+    assert all(count <= round_up(count) < 1.5 * count for count in range(1, 4097))
+    (load,) = DeviceSupply(slices, parallel.make_mesh(batch_size=1)).loads(np.zeros((1, 1), int), steps_per_call=1)
+    assert load.slices.images.shape == (24, 16, 16)
+
+
 def test_streaming_reads_only_a_few_loads_ahead(slices):
     class Counting:
         """Images that count how many batches were gathered."""
@@ -81,7 +89,9 @@ def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
     assert kinds("device") == {DeviceSupply}
     assert kinds("stream") == {StreamSupply}
     assert kinds("auto") == {DeviceSupply}
-    monkeypatch.setattr("brainseg_jax.batches._free_memory", lambda mesh: 3 * slices.nbytes)
+    monkeypatch.setattr(
+        "brainseg_jax.batches._free_memory", lambda mesh: 3 * slices.nbytes
+    )  # 24 of them are 1.2 times 20
     assert kinds("auto", parts=1) == {DeviceSupply}
     assert kinds("auto", parts=2) == {StreamSupply}  # together they do not
 

@@ -95,16 +95,19 @@ def test_the_average_of_the_weights_is_what_numpy_says(make_config):
 
 def test_weight_decay_shrinks_kernels_only_and_by_the_learning_rate(make_config):
     state = start_of(make_config(**{"model.batch_norm": True}))[2]
-    optimization = train_state.create_optimization(**{**ADAM, "weight_decay": 0.1})
+    optimization = train_state.create_optimization(**{**ADAM, "learning_rate": 0.5, "weight_decay": 0.1})
+    state = state._replace(opt_state=optimization.optimizer.init(state.params))
     nothing = jax.tree.map(jnp.zeros_like, state.params)
-    updates, _ = optimization.optimizer.update(nothing, optimization.optimizer.init(state.params), state.params)
+    after = train_state.update_state(
+        state, optimization, nothing, state.batch_stats, steps_per_epoch=optimization.steps_per_epoch, ema_decay=0.0
+    )
     kernels = 0
-    for (path, update), parameter in zip(
-        jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(state.params), strict=True
+    for (path, parameter), decayed in zip(
+        jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(after.params), strict=True
     ):
         shrinks = path[-1].key == "kernel"
         kernels += shrinks
-        np.testing.assert_allclose(update, -ADAM["learning_rate"] * 0.1 * parameter if shrinks else 0, rtol=1e-5)
+        np.testing.assert_allclose(decayed, (1 - 0.5 * 0.1 * shrinks) * parameter, rtol=1e-5)
     assert kernels == 23
 
 

@@ -76,7 +76,9 @@ def load_of(images, masks, *batches):
 
 def train_step_of(config, model, optimization, loss="bce", **options):
     augmentation = Augmentation(**config.augmentation)
-    return steps.make_train_step(jax.random.key(1), model, optimization, create_loss(loss), augmentation, **options)
+    return steps.make_train_step(
+        jax.random.key(1), model, optimization, create_loss(loss), augmentation, ONE_DEVICE, **options
+    )
 
 
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, make_config):
@@ -171,6 +173,29 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     jax.tree.map(compare, after.params, expected, gradients)
 
 
+def test_seeds_and_folds_share_a_compiled_program(make_config):
+    config = make_config(**{"optimizer.schedule": "cosine", "augmentation.noise": 0.1, "model.dropout_rate": 0.1})
+
+    def program(seed, slices, steps_per_epoch):
+        model = create_model(**config.model)
+        optimization = train_state.create_optimization(**config.optimizer, epochs=3, steps_per_epoch=steps_per_epoch)
+        state = train_state.create_train_state(jax.random.key(seed), model, optimization, image_size=32)
+        step = steps.make_train_step(
+            jax.random.key(seed),
+            model,
+            optimization,
+            create_loss("bce"),
+            Augmentation(**config.augmentation),
+            ONE_DEVICE,
+        )
+        supply = DeviceSupply(pack(*some_slices(slices, 32)), ONE_DEVICE)
+        load = next(supply.loads(np.zeros((1, 4), np.int32), steps_per_call=1))
+        return step.func.lower(*step.args, state, load).as_text()
+
+    assert program(0, 50, 12) == program(1, 63, 15)
+    assert program(0, 50, 12) != program(0, 70, 12)
+
+
 @pytest.mark.parametrize(("steps_per_call", "lengths"), [(1, 1), (2, 1), (3, 2)])
 def test_one_trace_per_step_function_and_nothing_travels_unasked(
     tmp_path, make_config, monkeypatch, steps_per_call, lengths
@@ -194,7 +219,7 @@ def test_one_trace_per_step_function_and_nothing_travels_unasked(
         patch.setattr(train, "epoch_batches", lambda **options: np.arange(64).reshape(4, 16))
         train.train_and_evaluate(config, tmp_path)
     # Four batches in threes are a call of three and one of one: a program each. Two validation batches are one call.
-    assert [step._cache_size() for step in made] == [lengths, 1]
+    assert [getattr(step, "func", step)._cache_size() for step in made] == [lengths, 1]
     assert guards == ["disallow"] * 3
 
 

@@ -52,7 +52,7 @@ def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, Tra
     optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
     augmentation = Augmentation(**{**config.augmentation, **(AUGMENTED if augmented else {})})
     state = create_train_state(jax.random.key(0), model, optimization, image_size=case.image_size)
-    step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation)
+    step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation, mesh)
     return mesh, parallel.put(state, parallel.replicated(mesh)), step
 
 
@@ -63,13 +63,13 @@ def _training(case: Case) -> Side:
     (load,) = DeviceSupply(slices, mesh).loads(batches, steps_per_call=case.steps)
     parameters = _count(state.params)
     started = time.perf_counter()
-    compiled = step.lower(state, load).compile()  # type: ignore[attr-defined]
-    states = [compiled(state, load)[0]]
+    compiled = step.func.lower(*step.args, state, load).compile()  # type: ignore[attr-defined]
+    states = [compiled(*step.args, state, load)[0]]
     jax.block_until_ready(states)
     seconds = time.perf_counter() - started
 
     def run() -> None:
-        states[0], sums = compiled(states[0], load)
+        states[0], sums = compiled(*step.args, states[0], load)
         jax.block_until_ready((states[0], sums))
 
     return _side(compiled, run, case, mesh, seconds, parameters)
