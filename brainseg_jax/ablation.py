@@ -23,6 +23,14 @@ from brainseg_jax.train import train_and_evaluate
 
 WARPS = ("flip", "rotation", "scale", "shift", "elastic")
 GREY_LEVELS = ("gamma", "contrast", "bias", "blur", "noise")
+# Sizes of the network and of the penalty, for which a recipe has one value each.
+SWEEPS: Mapping[str, Mapping[str, Any]] = {
+    "filters_8": {"model.start_filters": 8},
+    "filters_64": {"model.start_filters": 64},
+    "l2_1e-5": {"optimizer.l2_penalty": 1e-5},
+    "l2_1e-4": {"optimizer.l2_penalty": 1e-4},
+    "l2_1e-3": {"optimizer.l2_penalty": 1e-3},
+}
 # What is changed in the recipe, by the name of the variant; the first is the recipe itself.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "recipe": {},
@@ -36,6 +44,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
     "without_mirror": {"evaluation.flip": False},
+    **SWEEPS,
 }
 
 
@@ -65,8 +74,8 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
             if not run.exists() and all(field.startswith("evaluation.") for field in VARIANTS[name]) and VARIANTS[name]:
                 _copy_training(directory / "recipe", run)  # trained alike, scored otherwise
             train_and_evaluate(changed, run)
-            evaluate(run, split="validation", data_dir="", output=run)
-    _report(recipe, directory)
+            evaluate(run, split="validation", data_dir="", output=run, examples=0)
+        _report(recipe, directory)
 
 
 def choice_across_halves(directory: Path) -> tuple[float, float]:
@@ -117,24 +126,28 @@ def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
     rows = {}
     of_recipe = read_scores(directory / "recipe" / "per_slice_validation.csv")
     for name, changes in VARIANTS.items():
-        path = directory / name / "evaluation_validation.json"
-        if path.exists():
-            evaluation = json.loads(path.read_text())
-            scores = read_scores(path.with_name("per_slice_validation.csv"))
+        run = directory / name
+        if (run / "evaluation_validation.json").exists():
+            evaluation = json.loads((run / "evaluation_validation.json").read_text())
+            scores = read_scores(run / "per_slice_validation.csv")
             rows[name] = {
                 "changes": dict(changes),
                 **{key: evaluation[key] for key in ("slices", "families", "dice", "dice_by_class", "share_missed")},
                 "difference": compare_scores(of_recipe, scores)["dice"],
                 "trained_with": evaluation["trained_with"],
             }
-    fixed, chosen = choice_across_halves(directory / "recipe")
+    path = directory / "ablation.json"
+    known = json.loads(path.read_text())["choice_across_halves"] if path.exists() else None
+    if known is None:
+        fixed, chosen = choice_across_halves(directory / "recipe")
+        known = {"fixed": fixed, "chosen": chosen}
     found = {
         "config": json.loads(recipe.to_json()),
         "variants": rows,
-        "choice_across_halves": {"fixed": fixed, "chosen": chosen},
+        "choice_across_halves": known,
         **describe_environment(devices=jax.local_device_count()),
     }
-    workdir.write_json(directory / "ablation.json", found)
+    workdir.write_json(path, found)
     (directory / "README.md").write_text(f"# Ablation\n\n{describe(found)}\n")
 
 

@@ -64,7 +64,7 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
     for fold, of_fold in configs.items():
         run = directory / f"fold_{fold}"
         evaluation = run / "evaluation_test.json"
-        if evaluation.exists() and workdir.read_config(run).to_dict() == of_fold.to_dict():
+        if evaluation.exists() and _trained_alike(workdir.read_config(run), of_fold):
             print(f"Fold {fold} is there already.")
             continue
         # Of fewer epochs, maybe.
@@ -72,7 +72,7 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         (directory / "evaluation_cv.json").unlink(missing_ok=True)
         print(f"Fold {fold}:")
         train_and_evaluate(of_fold, run)
-        evaluate(run, split="test", data_dir="", output=run)
+        evaluate(run, split="test", data_dir="", output=run, examples=0)
     return join_folds(directory)
 
 
@@ -131,6 +131,12 @@ def join_folds(directory: Path) -> dict[str, Any]:
     }
     write_evaluation(directory, "cv", summary, scores, title=workdir.describe_run(config, all_folds=True))
     return summary
+
+
+def _trained_alike(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
+    """Whether two configs differ at most in where the dataset lies."""
+    here, there = workdir.flatten(one.to_dict()), workdir.flatten(other.to_dict())
+    return {**here, "data.data_dir": ""} == {**there, "data.data_dir": ""}
 
 
 def _of_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:

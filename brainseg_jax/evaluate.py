@@ -18,10 +18,10 @@ from brainseg_jax.input_pipeline import Dataset, scale_image
 from brainseg_jax.predict import Predictor, predict_records
 from brainseg_jax.scores import SliceScore, score_slice, summarize, write_scores
 
-EXAMPLES_SHOWN = 4  # slices in each figure of predictions
+EXAMPLES = 4
 
 
-def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dict[str, Any]:
+def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, examples: int = EXAMPLES) -> dict[str, Any]:
     """Scores the best checkpoint of a run.
 
     Args:
@@ -29,6 +29,8 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
       split: "train", "validation", "test" or "all".
       data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
       output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
+      examples: slices in each of the figures of the best, the median and the worst; 0 for no such figures, which take
+        longer than scoring a small part.
 
     Returns:
       What evaluation_<split>.json holds.
@@ -59,7 +61,8 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path) -> dic
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": workdir.read_environment(directory),
     }
-    _draw_examples(predictor, decision, dataset, scores, output / "figures", split)
+    if examples:
+        _draw_examples(predictor, decision, dataset, scores, output / "figures", split, examples)
     write_evaluation(output, split, summary, scores, title=workdir.describe_run(config))
     return summary
 
@@ -131,9 +134,10 @@ def _draw_examples(
     scores: Sequence[SliceScore],
     folder: Path,
     split: str,
+    count: int,
 ) -> None:
     ranked = sorted(scores, key=lambda score: score.dice)
-    shown = min(EXAMPLES_SHOWN, len(ranked))
+    shown = min(count, len(ranked))
     middle = (len(ranked) - shown) // 2
     groups = {"worst": ranked[:shown], "median": ranked[middle : middle + shown], "best": ranked[::-1][:shown]}
     for name, group in groups.items():

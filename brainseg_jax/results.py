@@ -11,20 +11,20 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
 from brainseg_jax.scores import read_scores
 
-# What is kept: of a run, and of a cross-validation.
+# What is kept: of a run, and of a cross-validation. The last of them says that the others are there.
 RUN_FILES = (
     "config.json",
     "splits.json",
     "environment.json",
     "metrics.jsonl",
-    "evaluation_test.json",
     "per_slice_test.csv",
+    "evaluation_test.json",
 )
 FOLDS_FILES = (
     "config.json",
-    "evaluation_cv.json",
-    "per_slice_cv.csv",
     *(f"fold_{fold}/{name}" for fold in range(1, 6) for name in ("splits.json", "metrics.jsonl")),
+    "per_slice_cv.csv",
+    "evaluation_cv.json",
 )
 _START, _END = "<!-- results: scripts/save_results.py -->", "<!-- end of results -->"
 

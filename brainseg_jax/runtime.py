@@ -12,6 +12,7 @@ from pathlib import Path
 
 RESTARTED = "BRAINSEG_JAX_RESTARTED"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the option above
 
@@ -60,6 +61,13 @@ def use_fast_convolutions() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "ynn_fusion_type" not in flags and FIRST_RELEASE <= release <= LAST_RELEASE:
         os.environ["XLA_FLAGS"] = f"{flags} {EIGEN_CONVOLUTIONS}".strip()
+
+
+def use_deterministic_operations() -> None:
+    """Has XLA choose kernels on a GPU that give the same bits every time, some of which are slower."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
 def available_cores() -> int:

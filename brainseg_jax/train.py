@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+import psutil
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -136,6 +137,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     "learning_rate": learning_rate,
                     "seconds": seconds,
                     "slices_per_second": train["slices"] / seconds,
+                    "seconds_since_start": time.time() - psutil.Process().create_time(),
                 }
                 rows.append(row)
                 checkpoints.save(epoch, state, validation_loss=validation["loss"])

@@ -10,7 +10,7 @@ from brainseg_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, for instance configs/unet_strong.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; what is there is gone on with.", required=True)
-VARIANTS = flags.DEFINE_list("variants", [], "Which of the variants beside the recipe; all if not given.")
+VARIANTS = flags.DEFINE_list("variants", [], "Which of the variants beside the recipe; all but sweeps if not given.")
 flags.mark_flag_as_required("config")
 
 
@@ -21,7 +21,8 @@ def main() -> None:
     if unknown := sorted(set(VARIANTS.value) - ablation.VARIANTS.keys()):
         raise InputError(f"--variants names {unknown[0]}: choose from {', '.join(ablation.VARIANTS)}.")
     directory = Path(WORKDIR.value)
-    ablation.ablate(CONFIG.value, directory, VARIANTS.value or list(ablation.VARIANTS))
+    names = VARIANTS.value or [name for name in ablation.VARIANTS if name not in ablation.SWEEPS]
+    ablation.ablate(CONFIG.value, directory, names)
     print((directory / "README.md").read_text())
 
 

@@ -1,5 +1,6 @@
 """Measures our speed beside PyTorch's on this machine: `python scripts/benchmark.py` (needs the extra `bench`)."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,9 @@ from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; docs/results/benchmark_<device> if not given.")
+MINUTES = flags.DEFINE_float(
+    "minutes", 0.0, "What would take longer is left out, the least important first; 0: nothing."
+)
 TINY = flags.DEFINE_bool("tiny", False, "A miniature that takes a minute, to see that everything runs.")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,10 +32,14 @@ def main() -> None:
     from brainseg_jax.benchmark import report, run
 
     plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
-    found = run.run_benchmark(plan, say=lambda line: print(line, flush=True))
-    device = re.sub(r"\W+", "_", str(found["device"]).lower())
+    device = re.sub(r"\W+", "_", jax.devices()[0].device_kind.lower())
     folder = Path(OUTPUT.value) if OUTPUT.value else REPOSITORY / "docs" / "results" / f"benchmark_{device}"
-    report.write_report(found, folder)
+    run.run_benchmark(
+        plan,
+        say=lambda line: print(line, flush=True),
+        keep=lambda found: report.write_report(found, folder),
+        seconds=MINUTES.value * 60 or math.inf,
+    )
     print(f"written to {folder}")
 
 

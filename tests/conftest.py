@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import pytest
 
-from brainseg_jax import evaluate, runtime, train
+from brainseg_jax import runtime, train
 from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
 from configs import default
 
@@ -78,14 +78,6 @@ def trained(tmp_path_factory, make_config):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train.train_and_evaluate(make_config(**TRAINED), workdir)
     return workdir
-
-
-@pytest.fixture
-def without_examples():
-    """Scores without drawing examples, which takes longer than the scoring of small datasets."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "_draw_examples", lambda *arguments: None)
-        yield
 
 
 @pytest.fixture(scope="session")

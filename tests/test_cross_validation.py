@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from brainseg_jax import cross_validation, evaluate, splits, workdir
+from brainseg_jax import cross_validation, splits, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.predict import Predictor
@@ -18,16 +18,13 @@ from configs import default
 
 @pytest.fixture(scope="module")
 def config(make_config):
-    # Streamed, so that the shapes of all folds are the same and one program serves them.
-    return make_config(**{"train.epochs": 1, "data.residency": "stream"})
+    return make_config(**{"train.epochs": 1})
 
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("folds") / "unet_cv"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "_draw_examples", lambda *arguments: None)
-        return cross_validation.cross_validate(config, directory), directory
+    return cross_validation.cross_validate(config, directory), directory
 
 
 @pytest.fixture(scope="module")

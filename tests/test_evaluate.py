@@ -79,7 +79,7 @@ def test_figures_show_the_best_the_median_and_the_worst(scored):
     }
 
 
-def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path, without_examples):
+def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path):
     (tmp_path / "in").mkdir()
     drawn = [(slice_, fold) for slice_, fold in phantom.phantom_slices(patients=10, seed=9, size=64)][:6]
     folds = np.ones(3064, np.int64)
@@ -90,19 +90,21 @@ def test_a_dataset_of_the_other_kind_is_called_by_its_own_name(trained, tmp_path
     source = archives.find_source(tmp_path / "in")
     other = tmp_path / "other"
     prepare.build_dataset(source, manual_dir=tmp_path / "in", data_dir=other, config="figshare", overwrite=False)
-    summary = evaluate.evaluate(trained, split="all", data_dir=str(other), output=tmp_path / "out")
+    summary = evaluate.evaluate(trained, split="all", data_dir=str(other), output=tmp_path / "out", examples=0)
     assert summary["dataset"] == f"figshare in {other}"
     assert summary["trained_on"] == "phantom"
     assert summary["slices"] == 6
 
 
-def test_another_dataset_is_scored_whole(trained, tmp_path, without_examples):
+def test_another_dataset_is_scored_whole(trained, tmp_path):
     phantom.write_archives(tmp_path / "in", patients=10, seed=9, size=64)
     source = archives.find_source(tmp_path / "in")
     prepare.build_dataset(
         source, manual_dir=tmp_path / "in", data_dir=tmp_path / "other", config="phantom", overwrite=False
     )
-    summary = evaluate.evaluate(trained, split="all", data_dir=str(tmp_path / "other"), output=tmp_path / "out")
+    summary = evaluate.evaluate(
+        trained, split="all", data_dir=str(tmp_path / "other"), output=tmp_path / "out", examples=0
+    )
     assert summary["slices"] == len(source.slices)
     assert str(tmp_path / "other") in summary["dataset"]
     assert (tmp_path / "out" / "per_slice_all.csv").exists()

@@ -78,12 +78,12 @@ def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_pa
     assert not list(tmp_path.rglob("*.array_record*"))
 
 
-def test_results_are_kept_and_their_table_is_made(trained, tmp_path, without_examples):
+def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     from brainseg_jax import evaluate, results
 
     run = tmp_path / "my_run"
     shutil.copytree(trained, run)
-    evaluate.evaluate(run, split="test", data_dir="", output=run)
+    evaluate.evaluate(run, split="test", data_dir="", output=run, examples=0)
     results.save_run(run, tmp_path / "results")
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
     assert kept == {*results.RUN_FILES, "learning_curves.png", "scores.png"}

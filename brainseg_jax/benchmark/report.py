@@ -36,7 +36,8 @@ def describe(found: Mapping[str, Any]) -> str:
         "",
         f"Written by `python scripts/benchmark.py` at commit {found['commit']}, Python {found['python']}, {versions}; "
         f"{found['devices']} devices, {found['cores']} cores. Medians of {found['repeats']} turns, both sides in turns "
-        "in one process; PyTorch in the fastest of its settings. The whole of it is in benchmark.json.",
+        "in one process; PyTorch in the fastest of its settings. The whole of it is in benchmark.json."
+        + (f" Left out, for want of time: {', '.join(found['left_out'])}." if found.get("left_out") else ""),
         "",
         "| Network | Work | Picture | Batch | Ours / PyTorch | PyTorch's setting | Share of the ceiling |"
         + (" Ours, slices/s | PyTorch, slices/s |" if absolute else ""),
@@ -59,36 +60,39 @@ def describe(found: Mapping[str, Any]) -> str:
         if absolute:
             cells += [f"{row['ours_slices_per_second']:.0f}", f"{row['torch_slices_per_second']:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "A whole epoch as a share of the bare step's speed (from device memory; augmented too), and streaming as a "
-        "share of the epoch from device memory:",
-        "",
-        "| Network | Slices | Epoch | Augmented epoch | Streamed |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {NETWORK_NAMES[epoch['model']]} | {epoch['slices']} | {epoch['step_share']:.1%} | "
-        f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
-        for epoch in [*found["epochs"], *found["ladders"]["dataset_slices"]]
-    ]
-    lines += [
-        "",
-        "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to PyTorch's:",
-        "",
-        "| Maps | Channels | In the network | Forward | Gradient of the input | Gradient of the kernel |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in found["convolutions"]:
-        slowness = [f"{row[f'ours_{name}_ms'] / row[f'torch_{name}_ms']:.1f}" for name in PASSES]
-        shape = (f"{row['side']}×{row['side']}", f"{row['channels']} → {row['features']}", str(row["times"]))
-        lines.append("| " + " | ".join([*shape, *slowness]) + " |")
-    sums = [
-        sum(row["times"] * row[f"ours_{name}_ms"] for row in found["convolutions"])
-        / sum(row["times"] * row[f"torch_{name}_ms"] for row in found["convolutions"])
-        for name in PASSES
-    ]
-    lines.append("| all | | | " + " | ".join(f"**{value:.1f}**" for value in sums) + " |")
+    if epochs := [*found["epochs"], *found["ladders"]["dataset_slices"]]:
+        lines += [
+            "",
+            "A whole epoch as a share of the bare step's speed (from device memory; augmented too), and streaming as a "
+            "share of the epoch from device memory:",
+            "",
+            "| Network | Slices | Epoch | Augmented epoch | Streamed |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {NETWORK_NAMES[epoch['model']]} | {epoch['slices']} | {epoch['step_share']:.1%} | "
+            f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
+            for epoch in epochs
+        ]
+    if found["convolutions"]:
+        lines += [
+            "",
+            "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to "
+            "PyTorch's:",
+            "",
+            "| Maps | Channels | In the network | Forward | Gradient of the input | Gradient of the kernel |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for row in found["convolutions"]:
+            slowness = [f"{row[f'ours_{name}_ms'] / row[f'torch_{name}_ms']:.1f}" for name in PASSES]
+            shape = (f"{row['side']}×{row['side']}", f"{row['channels']} → {row['features']}", str(row["times"]))
+            lines.append("| " + " | ".join([*shape, *slowness]) + " |")
+        sums = [
+            sum(row["times"] * row[f"ours_{name}_ms"] for row in found["convolutions"])
+            / sum(row["times"] * row[f"torch_{name}_ms"] for row in found["convolutions"])
+            for name in PASSES
+        ]
+        lines.append("| all | | | " + " | ".join(f"**{value:.1f}**" for value in sums) + " |")
     lines += ["", "![Ours against PyTorch, and how cost grows](benchmark.png)", ""]
     return "\n".join(lines)
 
@@ -138,7 +142,10 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
     sizes = sorted({row["batch_size"] for row in found["ladders"]["batch_size"]})
     below.set_xticks(sizes, [str(size) for size in sizes])
     below.minorticks_off()
-    below.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
+    if not sizes:
+        below.set_visible(False)  # left out
+    else:
+        below.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
     for axes in (bars, below):
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

@@ -1,7 +1,9 @@
 """The whole benchmark: every case on both sides, epochs, ceilings, and how cost grows."""
 
 import dataclasses
+import functools
 import gc
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -50,18 +52,27 @@ PLANS = {
 }
 
 
-def run_benchmark(plan: Plan, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measures everything.
+def run_benchmark(
+    plan: Plan,
+    *,
+    say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+    seconds: float = math.inf,
+) -> dict[str, Any]:
+    """Measures everything, what matters most first.
 
     Args:
       plan: how much.
       say: told what was found, a line at a time.
+      keep: given what was found so far, again and again.
+      seconds: a part that would probably not end within so many seconds of the start is left out.
 
     Returns:
       What benchmark.json holds.
     """
     import torch
 
+    started = time.perf_counter()
     on_gpu = jax.default_backend() == "gpu"
     environment = describe_environment(devices=jax.device_count())
     versions: Any = environment["versions"]
@@ -74,39 +85,81 @@ def run_benchmark(plan: Plan, *, say: Callable[[str], None]) -> dict[str, Any]:
         "rows": [],
         "epochs": [],
         "ladders": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
+        "convolutions": [],
+        "left_out": [],
     }
-    for model in ("unet", "linknet"):
-        recipe = _recipe(model, plan, on_gpu)
-        best_setting = {}
-        for mode in ("train", "inference"):
-            case = dataclasses.replace(recipe, mode=mode)
-            row, best_setting[mode] = _compare(
-                case, torch_sides.settings(compiled=plan.torch_compile), plan, found["ceilings"]
-            )
-            found["rows"].append(row)
-            say(_describe(row))
-        for mode in ("train", "inference"):
-            # Multiples of the recipe's batch; what each side does best at, at whichever batch, makes a row of its own.
-            cases = (
-                dataclasses.replace(recipe, mode=mode, batch_size=round(recipe.batch_size * factor))
-                for factor in plan.batches
-            )
-            rungs = list(_climb(cases, best_setting[mode], plan, found["ceilings"], say))
-            found["ladders"]["batch_size"] += rungs
-            found["rows"].append(_best_of(rungs))
-        cases = (dataclasses.replace(recipe, image_size=side) for side in plan.sides)
-        found["ladders"]["image_size"] += _climb(cases, best_setting["train"], plan, found["ceilings"], say)
-        found["epochs"].append(_measure_epoch(recipe, plan, recipe.batch_size * plan.epoch_steps))
-        say(f"{model}: the whole epoch at {found['epochs'][-1]['step_share']:.1%} of the bare step's speed")
-    recipe = _recipe("unet", plan, on_gpu)
-    started = time.perf_counter()
-    for rung, slices in enumerate(plan.datasets):
-        if not rung or time.perf_counter() - started < plan.ladder_seconds:
-            found["ladders"]["dataset_slices"].append(_measure_epoch(recipe, plan, slices, repeats=2))
-    found["ladders"]["devices"] = list(_climb_devices(plan, on_gpu, say))
-    found["convolutions"] = convolutions.profile(recipe, repeats=3, seconds=min(plan.seconds, 0.05))
-    found["epoch"] = found["epochs"][0]
+    longest = 0.0
+    for name, part in _parts(plan, found, on_gpu, say):
+        begun = time.perf_counter()
+        if found["rows"] and begun - started + longest > seconds:
+            found["left_out"].append(name)
+            say(f"left out, for want of time: {name}")
+            continue
+        part()
+        longest = max(longest, time.perf_counter() - begun)
+        keep(found)
     return found
+
+
+def _parts(
+    plan: Plan, found: dict[str, Any], on_gpu: bool, say: Callable[[str], None]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is measured, by name, in order of value; each part adds to `found`."""
+    best_setting: dict[tuple[str, str], torch_sides.Setting] = {}
+    recipes = {model: _recipe(model, plan, on_gpu) for model in PUBLISHED}
+
+    def compare(case: Case) -> None:
+        row, best = _compare(case, torch_sides.settings(compiled=plan.torch_compile), plan, found["ceilings"])
+        best_setting[case.model, case.mode] = best
+        found["rows"].append(row)
+        say(_describe(row))
+
+    def epoch(case: Case) -> None:
+        found["epochs"].append(_measure_epoch(case, plan, case.batch_size * plan.epoch_steps))
+        found["epoch"] = found["epochs"][0]
+        say(f"{case.model}: the whole epoch at {found['epochs'][-1]['step_share']:.1%} of the bare step's speed")
+
+    def batch_sizes(case: Case) -> None:
+        # Multiples of the recipe's batch; what each side does best at, at whichever batch, makes a row of its own.
+        sizes = (round(case.batch_size * factor) for factor in plan.batches)
+        cases = (dataclasses.replace(case, batch_size=size) for size in sizes)
+        rungs = list(_climb(cases, best_setting[case.model, case.mode], plan, found["ceilings"], say))
+        found["ladders"]["batch_size"] += rungs
+        found["rows"].append(_best_of(rungs))
+
+    def image_sizes(case: Case) -> None:
+        cases = (dataclasses.replace(case, image_size=side) for side in plan.sides)
+        found["ladders"]["image_size"] += _climb(
+            cases, best_setting[case.model, case.mode], plan, found["ceilings"], say
+        )
+
+    def datasets(case: Case) -> None:
+        started = time.perf_counter()
+        for rung, slices in enumerate(plan.datasets):
+            if not rung or time.perf_counter() - started < plan.ladder_seconds:
+                found["ladders"]["dataset_slices"].append(_measure_epoch(case, plan, slices, repeats=2))
+
+    def devices(case: Case) -> None:
+        found["ladders"]["devices"] += _climb_devices(case, plan, say)
+
+    def of_convolutions(case: Case) -> None:
+        found["convolutions"] = convolutions.profile(case, repeats=3, seconds=min(plan.seconds, 0.05))
+
+    cases = [dataclasses.replace(recipes[model], mode=mode) for mode in ("train", "inference") for model in recipes]
+    for case in cases:
+        yield f"{case.model} {case.mode}", functools.partial(compare, case)
+    for model, case in recipes.items():
+        yield f"{model} epochs", functools.partial(epoch, case)
+    for case in cases:
+        if (case.model, case.mode) in best_setting:
+            yield f"{case.model} {case.mode} by batch size", functools.partial(batch_sizes, case)
+    yield "unet convolutions", functools.partial(of_convolutions, recipes["unet"])
+    yield "unet epochs by dataset", functools.partial(datasets, recipes["unet"])
+    for model, case in recipes.items():
+        if (model, "train") in best_setting:
+            yield f"{model} by picture size", functools.partial(image_sizes, case)
+    for model, case in recipes.items():
+        yield f"{model} by devices", functools.partial(devices, case)
 
 
 def _recipe(model: str, plan: Plan, on_gpu: bool) -> Case:
@@ -242,16 +295,14 @@ def _measure_epoch(case: Case, plan: Plan, slices: int, *, repeats: int = 0) -> 
     }
 
 
-def _climb_devices(plan: Plan, on_gpu: bool, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _climb_devices(case: Case, plan: Plan, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Training by one device, by two, … by all that can share the batch; ours alone."""
-    for model in ("unet", "linknet"):
-        recipe = _recipe(model, plan, on_gpu)
-        counts = [count for count in range(1, jax.device_count() + 1) if recipe.batch_size % count == 0]
-        sides = {count: ours.make_side(dataclasses.replace(recipe, devices=count)) for count in counts}
-        runs = {str(count): (side.run, side.slices) for count, side in sides.items()}
-        for count, speed in measure_in_turns(runs, repeats=plan.repeats, seconds=plan.seconds).items():
-            say(f"{model}, {count} devices: {speed.median:.1f} slices/s")
-            yield {"model": model, "devices": int(count), **_speed("ours", speed)}
+    counts = [count for count in range(1, jax.device_count() + 1) if case.batch_size % count == 0]
+    sides = {count: ours.make_side(dataclasses.replace(case, devices=count)) for count in counts}
+    runs = {str(count): (side.run, side.slices) for count, side in sides.items()}
+    for count, speed in measure_in_turns(runs, repeats=plan.repeats, seconds=plan.seconds).items():
+        say(f"{case.model}, {count} devices: {speed.median:.1f} slices/s")
+        yield {"model": case.model, "devices": int(count), **_speed("ours", speed)}
 
 
 def _measure_ceilings(plan: Plan, on_gpu: bool, say: Callable[[str], None]) -> dict[str, float]:

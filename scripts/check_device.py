@@ -1,0 +1,32 @@
+"""Whether this device computes what it should: `python scripts/check_device.py --output=runs/checks`."""
+
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli, runtime
+from brainseg_jax.errors import InputError
+
+OUTPUT = flags.DEFINE_string("output", None, "Folder for checks.json and README.md.", required=True)
+TINY = flags.DEFINE_bool("tiny", False, "Small networks, to see that everything runs.")
+
+
+def main() -> None:
+    """Checks, prints a line a check, and writes the table."""
+    runtime.use_deterministic_operations()
+    from brainseg_jax import device_checks
+
+    found = device_checks.run_checks(
+        device_checks.SIZES["tiny" if TINY.value else "full"], say=lambda line: print(line, flush=True)
+    )
+    device_checks.write_checks(found, Path(OUTPUT.value))
+    print(f"written to {OUTPUT.value}")
+    if failed := [f"{check['network']}, {check['name']}" for check in found["checks"] if check["passed"] is False]:
+        raise InputError(
+            f"{OUTPUT.value} has checks that failed ({'; '.join(failed)}): do not trust results of {found['device']} "
+            "with these versions; try others, or a CPU (JAX_PLATFORMS=cpu)."
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)
