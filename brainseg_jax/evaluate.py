@@ -15,7 +15,7 @@ from brainseg_jax.environment import describe_environment
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
 from brainseg_jax.input_pipeline import Dataset, scale_image
-from brainseg_jax.predict import Predictor, predict_records
+from brainseg_jax.predict import Predictor, Probabilities, predict_records
 from brainseg_jax.scores import SliceScore, score_slice, summarize, write_scores
 
 EXAMPLES = 4
@@ -47,19 +47,54 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, exampl
     decision = workdir.read_decision(directory, epoch=predictor.epoch)
     dataset = _open(config, data_dir)
     slice_ids = dataset.table.slice_ids if split == "all" else np.array(workdir.read_splits(directory)[split])
+    about = {
+        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
+        "checkpoint_epoch": predictor.epoch,
+        "trained_with": workdir.read_environment(directory),
+    }
+    return score_and_write(predictor, decision, dataset, slice_ids, config, about, split, output, examples=examples)
+
+
+def score_and_write(
+    predictor: Probabilities,
+    decision: Decision,
+    dataset: Dataset,
+    slice_ids: np.ndarray,
+    config: ml_collections.ConfigDict,
+    about: Mapping[str, Any],
+    split: str,
+    output: Path,
+    *,
+    examples: int,
+) -> dict[str, Any]:
+    """Scores slices and writes the files of an evaluation.
+
+    Args:
+      predictor: pictures to probabilities.
+      decision: which of them are tumour.
+      dataset: the slices.
+      slice_ids: (N,) which of them.
+      config: of the run, or of the first of several.
+      about: what the summary says besides.
+      split: names the files.
+      output: see `evaluate`.
+      examples: see `evaluate`.
+
+    Returns:
+      What evaluation_<split>.json holds.
+    """
     scores, calibration = score_slices(predictor, decision, dataset, slice_ids)
     summary = {
         "split": split,
-        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
+        "dataset": dataset.name,
         "trained_on": config.data.dataset,
         **summarize(scores),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
         "threshold": decision.threshold,
         "smallest_component": decision.smallest_component,
-        "checkpoint_epoch": predictor.epoch,
         **describe_environment(devices=jax.local_device_count()),
-        "trained_with": workdir.read_environment(directory),
+        **about,
     }
     if examples:
         _draw_examples(predictor, decision, dataset, scores, output / "figures", split, examples)
@@ -68,7 +103,7 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, exampl
 
 
 def score_slices(
-    predictor: Predictor, decision: Decision, dataset: Dataset, slice_ids: np.ndarray
+    predictor: Probabilities, decision: Decision, dataset: Dataset, slice_ids: np.ndarray
 ) -> tuple[list[SliceScore], Calibration]:
     """Predicts slices and compares each with its mask.
 
@@ -128,7 +163,7 @@ def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
 
 
 def _draw_examples(
-    predictor: Predictor,
+    predictor: Probabilities,
     decision: Decision,
     dataset: Dataset,
     scores: Sequence[SliceScore],

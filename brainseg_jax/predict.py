@@ -4,7 +4,7 @@ import functools
 import glob
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,10 @@ from brainseg_jax.train_state import Variables, create_optimization, create_trai
 
 BATCH_SIZE = 16
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
+
+
+# Pictures, each (H, W), to the probability that a pixel is tumour, each (H, W).
+Probabilities = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 class TrainedNetwork(NamedTuple):
@@ -131,7 +135,7 @@ class Predictor:
 
 
 def predict_records(
-    predictor: Predictor, dataset: Dataset, slice_ids: np.ndarray
+    predictor: Probabilities, dataset: Dataset, slice_ids: np.ndarray
 ) -> Iterator[tuple[Record, np.ndarray]]:
     """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
     records = dataset.read(slice_ids)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from brainseg_jax import charts, figures, markdown, workdir
 from brainseg_jax.errors import InputError
 from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
@@ -26,11 +28,17 @@ FOLDS_FILES = (
     "per_slice_cv.csv",
     "evaluation_cv.json",
 )
-_START, _END = "<!-- results: scripts/save_results.py -->", "<!-- end of results -->"
+# What the published work reports of its test slices, at 512×512, of a random division of the slices.
+PUBLISHED_DICE = {"unet": 0.703, "linknet": 0.715}
+PUBLISHED_SIZE = 512
+
+
+# Of an ensemble: its settings and slices are those of its first member.
+ENSEMBLE_FILES = ("members.json", "config.json", "splits.json", "per_slice_test.csv", "evaluation_test.json")
 
 
 def save_run(directory: Path, results: Path) -> None:
-    """Copies what a run or a cross-validation leaves, but for checkpoints and pictures, to `results`/<its name>.
+    """Copies a run, an ensemble or a cross-validation, but for checkpoints and pictures, to `results`/<its name>.
 
     The charts of its scores and, of a run, of its learning are drawn anew.
 
@@ -43,6 +51,8 @@ def save_run(directory: Path, results: Path) -> None:
     """
     has_folds = (directory / "evaluation_cv.json").exists()
     names, split = (FOLDS_FILES, "cv") if has_folds else (RUN_FILES, "test")
+    if is_ensemble := (directory / "members.json").exists():
+        names = ENSEMBLE_FILES
     for name in names:
         if not (directory / name).exists():
             raise InputError(
@@ -56,7 +66,7 @@ def save_run(directory: Path, results: Path) -> None:
         shutil.copyfile(directory / name, folder / name)
     config = workdir.read_config(folder)
     title = workdir.describe_run(config, all_folds=has_folds)
-    if not has_folds:
+    if not has_folds and not is_ensemble:
         rows = workdir.read_metrics(folder, epochs=config.train.epochs)
         figures.learning_curves(rows, folder / "learning_curves.png", title=title)
     calibration = json.loads((folder / f"evaluation_{split}.json").read_text())["calibration"]
@@ -135,6 +145,61 @@ def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown.table(("Run", "Trained at commit", "jax, device", "Command"), rows)
 
 
+def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown table, a row a network: the published Dice and that of our runs of the published recipe, seed by seed.
+
+    Args:
+      evaluations: see `read_evaluations`; those of 512×512 under the protocol "slice" count.
+    """
+    rows = []
+    for network, published in PUBLISHED_DICE.items():
+        runs = sorted(
+            (found["seed"], found["dice"])
+            for found in evaluations.values()
+            if "members" not in found
+            and (found["network"], found["protocol"], found["image_size"]) == (network, "slice", PUBLISHED_SIZE)
+        )
+        dice = [of_run for _, of_run in runs]
+        spread = f" ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else ""
+        rows.append(
+            (
+                workdir.NETWORK_NAMES[network],
+                f"{published:.3f}",
+                f"**{np.mean(dice):.3f}**{spread}" if dice else "not measured yet",
+                ", ".join(f"{seed}: {of_run:.3f}" for seed, of_run in runs) or "–",
+            )
+        )
+    return markdown.table(("Network", "Published Dice", "Ours, mean ± standard deviation of seeds", "By seed"), rows)
+
+
+def devices_table(results: Path) -> str:
+    """A Markdown table, a row a device: what scripts/check_device.py and scripts/benchmark.py found there.
+
+    Args:
+      results: folder of all results, with `checks_<device>` and `benchmark_<device>`.
+    """
+    works = [(network, mode) for network in PUBLISHED_DICE for mode in ("train", "inference")]
+    checks = {found["device"]: found["checks"] for found in _read_all(results, "checks_*/checks.json")}
+    ratios = {
+        found["device"]: {
+            (row["model"], row["mode"]): row["ratio"] for row in found["rows"] if row["batch"] == "recipe"
+        }
+        for found in _read_all(results, "benchmark_*/benchmark.json")
+    }
+    rows = []
+    for device in sorted(checks.keys() | ratios.keys()):
+        passed = [check["passed"] for check in checks.get(device, [])]
+        of_checks = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
+        speeds = [_number(ratios.get(device, {}).get(work), 2) for work in works]
+        rows.append((device, of_checks, *speeds))
+    titles = (f"{workdir.NETWORK_NAMES[network]} {mode}" for network, mode in works)
+    return markdown.table(("Device", "Checks", *titles), rows)
+
+
+def _read_all(results: Path, pattern: str) -> list[Any]:
+    return [json.loads(path.read_text()) for path in sorted(results.glob(pattern))]
+
+
 def _interval(found: Mapping[str, Any]) -> str:
     ends = found["intervals"]["dice"]
     return "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
@@ -144,15 +209,21 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def put_table(page: Path, table: str) -> None:
+def put_table(page: Path, table: str, *, name: str = "results") -> None:
     """Replaces what stands between the two markers of a Markdown page by a table.
+
+    Args:
+      page: the page.
+      table: what shall stand there.
+      name: of the markers.
 
     Raises:
       InputError: the page lacks the markers.
     """
+    start, end = f"<!-- {name}: scripts/save_results.py -->", f"<!-- end of {name} -->"
     text = page.read_text()
-    if _START not in text or _END not in text:
-        raise InputError(f"{page} has no lines '{_START}' and '{_END}': put them where the table shall stand.")
-    before, rest = text.split(_START, 1)
-    after = rest.split(_END, 1)[1]
-    page.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
+    if start not in text or end not in text:
+        raise InputError(f"{page} has no lines '{start}' and '{end}': put them where the table shall stand.")
+    before, rest = text.split(start, 1)
+    after = rest.split(end, 1)[1]
+    page.write_text(f"{before}{start}\n\n{table}\n\n{end}{after}")

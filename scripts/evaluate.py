@@ -5,8 +5,11 @@ from pathlib import Path
 from absl import flags
 
 from brainseg_jax import cli
+from brainseg_jax.errors import InputError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+WORKDIR = flags.DEFINE_list(
+    "workdir", None, "Folder of the run; several, separated by commas, are scored as an ensemble.", required=True
+)
 SPLIT = flags.DEFINE_string("split", "test", "train, validation, test or all.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Another prepared dataset to score, with --split=all.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; the workdir if not given.")
@@ -17,13 +20,24 @@ EXAMPLES = flags.DEFINE_integer(
 
 def main() -> None:
     """Evaluates and prints the scores."""
-    from brainseg_jax import evaluate, scores
+    from brainseg_jax import ensemble, evaluate, scores, splits
 
-    output = Path(OUTPUT.value or WORKDIR.value)
-    summary = evaluate.evaluate(
-        Path(WORKDIR.value), split=SPLIT.value, data_dir=DATA_DIR.value, output=output, examples=EXAMPLES.value
-    )
-    print(f"{SPLIT.value}: {scores.describe(summary)}; written to {output}")
+    folders = [Path(name) for name in WORKDIR.value]
+    output, split = Path(OUTPUT.value or folders[0]), SPLIT.value
+    if len(folders) == 1:
+        summary = evaluate.evaluate(
+            folders[0], split=split, data_dir=DATA_DIR.value, output=output, examples=EXAMPLES.value
+        )
+    else:
+        if not OUTPUT.value:
+            raise InputError("--output is missing: name a folder for what the ensemble of several --workdir leaves.")
+        if split not in splits.PARTS or DATA_DIR.value:
+            raise InputError(
+                f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "
+                f"dataset; set --split to one of {', '.join(splits.PARTS)} and leave --data_dir out."
+            )
+        summary = ensemble.evaluate_ensemble(folders, split=split, output=output, examples=EXAMPLES.value)
+    print(f"{split}: {scores.describe(summary)}; written to {output}")
 
 
 if __name__ == "__main__":

@@ -7,20 +7,26 @@ from absl import flags
 from brainseg_jax import cli
 
 WORKDIRS = flags.DEFINE_list("workdir", [], "Folders of the runs to keep, separated by commas; none only redraws.")
+REPRODUCED = flags.DEFINE_string("reproduced", None, "The --out of scripts/reproduce.py, all of whose results to keep.")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
     """Copies the runs to docs/results and writes the tables of docs/results/README.md and README.md anew."""
     from brainseg_jax import results
+    from brainseg_jax.reproduction import merge
 
-    folder = REPOSITORY / "docs" / "results"
+    folder, page = REPOSITORY / "docs" / "results", REPOSITORY / "README.md"
     for workdir in WORKDIRS.value:
         results.save_run(Path(workdir), folder)
+    if REPRODUCED.value:
+        print(f"kept: {', '.join(merge.merge(Path(REPRODUCED.value), folder)) or 'nothing whole yet'}")
     evaluations = results.read_evaluations(folder)
     tables = (results.results_table(evaluations, link=""), results.provenance_table(evaluations))
     results.put_table(folder / "README.md", "\n\n".join(tables))
-    results.put_table(REPOSITORY / "README.md", results.results_table(evaluations, link="docs/results/"))
+    results.put_table(page, results.results_table(evaluations, link="docs/results/"))
+    results.put_table(page, results.reproduced_table(evaluations), name="reproduced")
+    results.put_table(page, results.devices_table(folder), name="devices")
     print(f"{len(evaluations)} runs in {folder}")
 
 

@@ -42,6 +42,7 @@ class Job:
       commands: one after the other, each a script of the repository and its flags.
       least_seconds: with less time than this it is not started.
       needs: "gpu" or "torch", where it cannot do without.
+      members: workdirs whose checkpoints it reads.
       restarts: whether it cannot be gone on with, so that what a stopped one left is removed first.
       environment: variables of the commands.
       published: the Dice that others report for it.
@@ -52,6 +53,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     least_seconds: float
     needs: tuple[str, ...] = ()
+    members: tuple[Path, ...] = ()
     restarts: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     published: float | None = None
@@ -109,6 +111,8 @@ def _read(path: Path) -> Any:
 
 def _describe_run(folder: Path) -> str:
     found = _read(folder / "evaluation_test.json")
+    if not (folder / "metrics.jsonl").exists():
+        return _describe_dice(found)  # an ensemble
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return f"{_describe_dice(found)}; {describe_speed(rows)}"
 

@@ -83,6 +83,8 @@ class Runner:
         if self.is_done(job):
             return False
         reasons = [missing[name] for name in job.needs if name in missing]
+        # Those of another machine did not come along with the results.
+        reasons += [f"{member.name} has no checkpoint here" for member in job.members if not _has_checkpoint(member)]
         left = end - time.time()
         if not reasons and left < job.least_seconds:
             reasons = [f"needs {job.least_seconds / 60:.1f} min at least, {max(left, 0) / 60:.1f} were left"]
@@ -165,6 +167,10 @@ def alone_in(directory: Path) -> Iterator[None]:
                 f"{directory} is in use by another process: wait for it, or name another --out."
             ) from error
         yield
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+    return (workdir / "checkpoints").is_dir() and any((workdir / "checkpoints").iterdir())
 
 
 def _stop(process: subprocess.Popen[bytes], grace: float) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from brainseg_jax import ablation
 from brainseg_jax.reproduction.jobs import ABLATION, BENCHMARK, CHECKS, FOLDS, RUN, Job
+from brainseg_jax.results import PUBLISHED_DICE, PUBLISHED_SIZE
 
-PUBLISHED_DICE = {"unet": 0.703, "linknet": 0.715}
 INGREDIENTS = tuple(name for name in ablation.VARIANTS if name not in (*ablation.SWEEPS, "recipe"))
 FILTERS = {"unet": ("filters_8", "filters_32", "filters_64"), "linknet": ("filters_8", "filters_32")}
 PENALTIES = ("l2_1e-5", "l2_1e-4", "l2_1e-3")
@@ -55,7 +55,7 @@ class Plan:
 
 NETWORKS = ("unet", "linknet")
 FULL = Plan(
-    published_size=512,
+    published_size=PUBLISHED_SIZE,
     strong_sizes=(256, 512),
     sweep_size=256,
     seeds=(0, 1, 2),
@@ -198,6 +198,10 @@ class _Maker:
         members = [f"unet_strong_{size}_family_seed{seed}" for seed in self.plan.seeds]
         for seed, name in zip(self.plan.seeds, members, strict=True):
             yield self._run(name, "unet_strong", {**strong, "seed": seed})
+        name, folders = f"unet_strong_{size}_family_ensemble", tuple(self.state / member for member in members)
+        workdirs = ",".join(map(str, folders))
+        command = ("scripts/evaluate.py", f"--workdir={workdirs}", f"--output={self.state / name}", "--examples=0")
+        yield Job(name, RUN, (command,), self.plan.least_seconds, needs=self.plan.needs, members=folders)
 
     def _run(self, name: str, config: str, settings: Mapping[str, Any], **options: Any) -> Job:
         train = ("scripts/train.py", *self._flags(name, config, settings))
