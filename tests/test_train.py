@@ -113,6 +113,7 @@ def test_a_workdir_holds_what_the_readme_says(trained):
         "learning_rate",
         "seconds",
         "slices_per_second",
+        "seconds_since_start",
     ]
     assert [row["epoch"] for row in rows] == list(range(1, TRAINED["train.epochs"] + 1))
     assert last["step"] == TRAINED["train.epochs"] * first["step"]
