@@ -74,54 +74,53 @@ class Check:
         return None if self.value is None else self.value <= self.limit
 
 
-def run_checks(sizes: Sizes, *, say: Callable[[str], None]) -> dict[str, Any]:
+def run_checks(
+    sizes: Sizes, *, say: Callable[[str], None], keep: Callable[[dict[str, Any]], None] = lambda found: None
+) -> dict[str, Any]:
     """Measures everything, on noise.
 
     Args:
       sizes: how much.
       say: told each check when it is done.
+      keep: given what was found so far, again and again.
 
     Returns:
       What checks.json holds.
     """
-    checks = []
-    for network in sizes.networks:
-        for check in _check_network(network, sizes):
-            checks.append(check)
-            say(_describe(check))
-    return {
+    found: dict[str, Any] = {
         **describe_environment(devices=jax.device_count()),
         "image_size": sizes.image_size,
         "batch_size": sizes.batch_size,
         "steps": sizes.steps,
-        "checks": [{**vars(check), "passed": check.passed} for check in checks],
+        "checks": [],
     }
+    for network in sizes.networks:
+        for check in _check_network(network, sizes):
+            found["checks"].append({**vars(check), "passed": check.passed})
+            say(_describe(check))
+            keep(found)
+    return found
 
 
-def _check_network(network: str, sizes: Sizes) -> list[Check]:
+def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
     mesh, cpu = parallel.make_mesh(batch_size=1, count=1), Mesh(np.array(jax.devices("cpu")[:1]), (parallel.AXIS,))
     exact = gradients(network, sizes, dtype="float32", precision="highest")
-    found = [
-        Check(
-            f"{dtype} gradients",
-            network,
-            "‖difference‖ / ‖gradient‖ to float32 at the highest precision",
-            float(np.linalg.norm(gradients(network, sizes, dtype=dtype) - exact) / np.linalg.norm(exact)),
-            limit,
-        )
-        for dtype, limit in (("float32", 0.02), ("bfloat16", 0.2))
-    ]
+    for dtype, limit in (("float32", 0.02), ("bfloat16", 0.2)):
+        difference = np.linalg.norm(gradients(network, sizes, dtype=dtype) - exact) / np.linalg.norm(exact)
+        measures = "‖difference‖ / ‖gradient‖ to float32 at the highest precision"
+        yield Check(f"{dtype} gradients", network, measures, float(difference), limit)
     losses, params = first_steps(network, sizes, mesh)
-    for name, supply_class, limit in (("again", DeviceSupply, 0.0), ("streamed", StreamSupply, 1e-3)):
-        other_losses, other_params = first_steps(network, sizes, mesh, supply_class=supply_class)
-        worst = max(_difference(losses, other_losses), _difference(params, other_params) if name == "again" else 0.0)
-        what = "losses and parameters" if name == "again" else "losses"
-        found.append(Check(name, network, f"largest relative difference of {what}", worst, limit))
+    other_losses, other_params = first_steps(network, sizes, mesh)
+    worst = max(_difference(losses, other_losses), _difference(params, other_params))
+    yield Check("again", network, "largest relative difference of losses and parameters", worst, 0.0)
+    other_losses, _ = first_steps(network, sizes, mesh, supply_class=StreamSupply)
+    yield Check("streamed", network, "largest relative difference of losses", _difference(losses, other_losses), 1e-3)
     name, measures, limit = "against the CPU", "largest relative difference of losses at the highest precision", 1e-3
     if jax.default_backend() == "cpu":
-        return [*found, Check(name, network, measures, None, limit, "there is no other device")]
-    both = (first_steps(network, sizes, where, precision="highest")[0] for where in (mesh, cpu))
-    return [*found, Check(name, network, measures, _difference(*both), limit)]
+        yield Check(name, network, measures, None, limit, "there is no other device")
+    else:
+        both = (first_steps(network, sizes, where, precision="highest")[0] for where in (mesh, cpu))
+        yield Check(name, network, measures, _difference(*both), limit)
 
 
 def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None = None) -> np.ndarray:

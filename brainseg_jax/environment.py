@@ -20,7 +20,8 @@ def describe_environment(*, devices: int) -> dict[str, object]:
       devices: how many devices were used.
 
     Returns:
-      `command`, `commit` (with "+changes" where tracked files differ from it; None outside a checkout), `versions` by
+      `command`, `commit` (with "+changes" where tracked files differ from it; outside a checkout what the
+      variable BRAINSEG_JAX_COMMIT says, or None), `versions` by
       package, `python`, `device` (JAX's name of it), `devices` and `cores`.
     """
     device = jax.devices()[0]
@@ -41,7 +42,7 @@ def _commit() -> str | None:
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs", "../scripts")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("BRAINSEG_JAX_COMMIT")
     return commit + ("+changes" if changes else "")
 
 

@@ -17,9 +17,10 @@ def main() -> None:
     from brainseg_jax import device_checks
 
     found = device_checks.run_checks(
-        device_checks.SIZES["tiny" if TINY.value else "full"], say=lambda line: print(line, flush=True)
+        device_checks.SIZES["tiny" if TINY.value else "full"],
+        say=lambda line: print(line, flush=True),
+        keep=lambda found: device_checks.write_checks(found, Path(OUTPUT.value)),
     )
-    device_checks.write_checks(found, Path(OUTPUT.value))
     print(f"written to {OUTPUT.value}")
     if failed := [f"{check['network']}, {check['name']}" for check in found["checks"] if check["passed"] is False]:
         raise InputError(

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 
@@ -79,12 +78,15 @@ def test_a_stage_over_its_minutes_waits_for_the_others(make_runner):
 def test_what_fails_or_cannot_run_is_named_and_the_rest_goes_on(make_runner):
     runner = make_runner()
     broken = jobs.Job("broken", KIND, (("nowhere.py",),), 0.0)
-    on_gpu, member = job_of(runner, "on_gpu", 0, needs=("gpu",)), job_of(runner, "of_others", 0, members=(Path("a/b"),))
+    on_gpu, member = job_of(runner, "on_gpu", 0, needs=("gpu",)), job_of(runner, "of_others", 0, members=("broken",))
     outcomes = run(runner, (1, [broken, on_gpu, member, job_of(runner, "last", 0)]), missing={"gpu": "no GPU here"})
     assert outcomes == {"broken": "failed", "on_gpu": "skipped", "of_others": "skipped", "last": "done"}
     assert "nowhere.py ended with 2" in runner.progress["broken"]["reason"]
     assert runner.progress["on_gpu"]["reason"] == "no GPU here"
-    assert runner.progress["of_others"]["reason"] == "b has no checkpoint here"
+    assert runner.progress["of_others"]["reason"] == "broken is not done"
+    of_last = job_of(runner, "of_last", 0, members=("last",))
+    assert run(runner, (1, [of_last]))["of_last"] == "skipped"
+    assert "last was trained on another machine" in runner.progress["of_last"]["reason"]
 
 
 def test_a_second_process_is_kept_off(make_runner):

@@ -42,7 +42,7 @@ class Job:
       commands: one after the other, each a script of the repository and its flags.
       least_seconds: with less time than this it is not started.
       needs: "gpu" or "torch", where it cannot do without.
-      members: workdirs whose checkpoints it reads.
+      members: jobs whose checkpoints it reads.
       restarts: whether it cannot be gone on with, so that what a stopped one left is removed first.
       environment: variables of the commands.
       published: the Dice that others report for it.
@@ -53,7 +53,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     least_seconds: float
     needs: tuple[str, ...] = ()
-    members: tuple[Path, ...] = ()
+    members: tuple[str, ...] = ()
     restarts: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     published: float | None = None

@@ -83,8 +83,11 @@ class Runner:
         if self.is_done(job):
             return False
         reasons = [missing[name] for name in job.needs if name in missing]
-        # Those of another machine did not come along with the results.
-        reasons += [f"{member.name} has no checkpoint here" for member in job.members if not _has_checkpoint(member)]
+        for member in job.members:
+            if self.progress.get(member, {}).get("outcome") != "done":
+                reasons.append(f"{member} is not done")
+            elif not (self.state / member / "checkpoints").is_dir():
+                reasons.append(f"{member} was trained on another machine, where its checkpoints are")
         left = end - time.time()
         if not reasons and left < job.least_seconds:
             reasons = [f"needs {job.least_seconds / 60:.1f} min at least, {max(left, 0) / 60:.1f} were left"]
@@ -131,7 +134,7 @@ class Runner:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_prepare_child,
             )
             try:
                 code = process.wait(None if end == float("inf") else max(end - time.time(), 0))
@@ -169,10 +172,6 @@ def alone_in(directory: Path) -> Iterator[None]:
         yield
 
 
-def _has_checkpoint(workdir: Path) -> bool:
-    return (workdir / "checkpoints").is_dir() and any((workdir / "checkpoints").iterdir())
-
-
 def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
     process.send_signal(signal.SIGINT)  # the script ends with what it has
     try:
@@ -182,7 +181,8 @@ def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
         process.wait()
 
 
-def _die_with_parent() -> None:
+def _prepare_child() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would the script
     # A script that outlived a killed parent would write where the next call's does.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
