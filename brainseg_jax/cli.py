@@ -38,6 +38,7 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         except Exception as error:
             _fail(_explain(error))
 
+    runtime.end_with_parent()
     runtime.set_up()
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"

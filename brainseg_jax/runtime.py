@@ -3,14 +3,18 @@
 All of it is said in environment variables, so that a value which the user set is kept.
 """
 
+import ctypes
 import os
 import platform
 import re
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
 
 RESTARTED = "BRAINSEG_JAX_RESTARTED"
+PARENT = "BRAINSEG_JAX_PARENT"
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
@@ -26,6 +30,22 @@ def set_up() -> None:
     # A tenth of a second of compilation saved is worth a file.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     use_fast_convolutions()
+
+
+def end_with_parent() -> None:
+    """Has Linux kill this program when the one that started it and named itself in `PARENT` is gone.
+
+    A training that outlived it would write where the next one does. An interrupt is heard again, too, which the
+    background jobs of a shell ignore.
+    """
+    parent = os.environ.pop(PARENT, "")
+    if not parent:
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(1)  # it was gone before
 
 
 def use_huge_pages() -> None:

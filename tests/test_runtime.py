@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from brainseg_jax import runtime
@@ -71,3 +73,27 @@ def test_an_xla_that_is_not_known_gets_no_flag_that_might_end_it(monkeypatch):
     monkeypatch.setattr(runtime.metadata, "version", lambda package: "0.10.2")
     runtime.use_fast_convolutions()
     assert os.environ["XLA_FLAGS"] == f"--xla_cpu_use_onednn=true {runtime.EIGEN_CONVOLUTIONS}"
+
+
+def test_a_script_ends_with_the_one_that_started_it(tmp_path):
+    child = (
+        "from brainseg_jax import runtime; runtime.end_with_parent(); import time; print('on', flush=True); "
+        "time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys; environment = {**os.environ, 'BRAINSEG_JAX_PARENT': str(os.getpid())}; "
+        "process = subprocess.Popen([sys.executable, '-c', sys.argv[1]], env=environment, stdout=subprocess.PIPE); "
+        "process.stdout.readline(); print(process.pid, flush=True); process.wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, child], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as starter:
+        started = psutil.Process(int(starter.stdout.readline()))
+        assert started.status() != psutil.STATUS_ZOMBIE
+        starter.kill()
+    for _ in range(100):
+        # Nobody may collect it here: then it stays as a zombie.
+        if not started.is_running() or started.status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    pytest.fail("it outlived its parent")

@@ -1,6 +1,5 @@
 """Runs jobs within a time, and goes on where an earlier call stopped or was killed."""
 
-import ctypes
 import fcntl
 import json
 import os
@@ -14,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from brainseg_jax import runtime
 from brainseg_jax.errors import InputError
 from brainseg_jax.reproduction.jobs import Job, restore_parts
 from brainseg_jax.reproduction.stages import Stage
 from brainseg_jax.workdir import write_json
 
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 MOST_GRACE = 10.0  # seconds that a stopped command has to end by itself
 
 
@@ -130,11 +129,10 @@ class Runner:
             process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=self._repository,
-                env={**os.environ, **self._environment, **environment},
+                env={**os.environ, **self._environment, **environment, runtime.PARENT: str(os.getpid())},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_prepare_child,
             )
             try:
                 code = process.wait(None if end == float("inf") else max(end - time.time(), 0))
@@ -179,10 +177,3 @@ def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _prepare_child() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would the script
-    # A script that outlived a killed parent would write where the next call's does.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
