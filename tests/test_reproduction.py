@@ -59,12 +59,12 @@ def test_a_job_is_run_once_unless_its_result_is_gone(make_runner):
 
 def test_the_minutes_are_kept_and_what_was_left_is_named(make_runner):
     runner = make_runner(seconds=3)
-    long, later = job_of(runner, "long", 60), job_of(runner, "later", 0, least_seconds=2.5)
+    long, later = job_of(runner, "long", 60), job_of(runner, "later", 0, least_seconds=2.6)
     started = time.time()
     assert run(runner, (1, [long]), (1, [later])) == {"long": "stopped", "later": "skipped"}
     assert 2.5 < time.time() - started < 3.3
     assert runner.progress["long"]["reason"] == "for want of time"
-    assert "needs 0.0 min at least" in runner.progress["later"]["reason"]
+    assert "needs 3 s at least" in runner.progress["later"]["reason"]
 
 
 def test_a_stage_over_its_minutes_waits_for_the_others(make_runner):

@@ -89,7 +89,7 @@ class Runner:
                 reasons.append(f"{member} was trained on another machine, where its checkpoints are")
         left = end - time.time()
         if not reasons and left < job.least_seconds:
-            reasons = [f"needs {job.least_seconds / 60:.1f} min at least, {max(left, 0) / 60:.1f} were left"]
+            reasons = [f"needs {job.least_seconds:.0f} s at least, {max(left, 0):.0f} s were left"]
         if reasons:
             if self._outcome(job) not in ("stopped", "failed"):
                 self._note(job, "skipped", 0.0, reasons[0])
