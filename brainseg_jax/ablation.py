@@ -137,14 +137,17 @@ def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
                 "trained_with": evaluation["trained_with"],
             }
     path = directory / "ablation.json"
-    known = json.loads(path.read_text())["choice_across_halves"] if path.exists() else None
-    if known is None:
-        fixed, chosen = choice_across_halves(directory / "recipe")
-        known = {"fixed": fixed, "chosen": chosen}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if (
+        known.get("variants", {}).get("recipe") == rows["recipe"]
+    ):  # the same network, whose choice need not be made again
+        choice = known["choice_across_halves"]
+    else:
+        choice = dict(zip(("fixed", "chosen"), choice_across_halves(directory / "recipe"), strict=True))
     found = {
         "config": json.loads(recipe.to_json()),
         "variants": rows,
-        "choice_across_halves": known,
+        "choice_across_halves": choice,
         **describe_environment(devices=jax.local_device_count()),
     }
     workdir.write_json(path, found)

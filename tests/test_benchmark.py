@@ -132,6 +132,22 @@ def test_pytorchs_linknet_has_our_layers():
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
+def test_what_is_left_out_for_want_of_time_is_kept_as_such(monkeypatch):
+    pytest.importorskip("torch", reason="needs the [bench] extra")
+    from brainseg_jax.benchmark import run
+
+    def parts(plan, found, on_gpu, say):
+        yield "first", lambda: found["rows"].append("a row")
+        yield "second", lambda: found["rows"].append("another")
+
+    monkeypatch.setattr(run, "_parts", parts)
+    monkeypatch.setattr(run, "_measure_ceilings", lambda *arguments: {})
+    kept = []
+    run.run_benchmark(run.PLANS["tiny"], say=lambda line: None, keep=lambda found: kept.append(str(found)), seconds=0)
+    assert "'rows': ['a row']" in kept[-1]
+    assert "'left_out': ['second']" in kept[-1]
+
+
 def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
     pytest.importorskip("torch", reason="needs the [bench] extra")
     finished = run_script("benchmark", "--tiny", f"--output={tmp_path}")

@@ -39,6 +39,14 @@ def test_values_beyond_the_limit_and_nan_do_not_pass():
     assert Check("a", "unet", "", None, 0.2, "no GPU").passed is None
 
 
+def test_parameters_that_are_not_finite_do_not_pass(monkeypatch):
+    found = iter([(np.ones(2), np.ones(3)), (np.ones(2), np.array([1, np.nan, 1])), (np.ones(2), np.ones(3))])
+    monkeypatch.setattr(device_checks, "first_steps", lambda *arguments, **options: next(found))
+    monkeypatch.setattr(device_checks, "gradients", lambda *arguments, **options: np.ones(3, np.float32))
+    checks = device_checks.run_checks(SIZES, say=lambda line: None)["checks"]
+    assert [check["name"] for check in checks if check["passed"] is False] == ["again"]
+
+
 def test_a_device_that_computes_otherwise_is_found(monkeypatch):
     steps = device_checks.first_steps
     calls = []
