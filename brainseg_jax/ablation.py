@@ -138,9 +138,7 @@ def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
             }
     path = directory / "ablation.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    if (
-        known.get("variants", {}).get("recipe") == rows["recipe"]
-    ):  # the same network, whose choice need not be made again
+    if known.get("variants", {}).get("recipe") == rows["recipe"]:  # the same network
         choice = known["choice_across_halves"]
     else:
         choice = dict(zip(("fixed", "chosen"), choice_across_halves(directory / "recipe"), strict=True))

@@ -18,7 +18,7 @@ from brainseg_jax.input_pipeline import Dataset, scale_image
 from brainseg_jax.predict import Predictor, Probabilities, predict_records
 from brainseg_jax.scores import SliceScore, score_slice, summarize, write_scores
 
-EXAMPLES = 4
+EXAMPLES = 4  # slices in each figure of predictions
 
 
 def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, examples: int = EXAMPLES) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Results that are kept: a folder a run without pictures of patients, and the table of them all."""
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,11 @@ FOLDS_FILES = (
     "per_slice_cv.csv",
     "evaluation_cv.json",
 )
+# Of an ensemble: its settings and slices are those of its first member.
+ENSEMBLE_FILES = ("members.json", "config.json", "splits.json", "per_slice_test.csv", "evaluation_test.json")
 # What the published work reports of its test slices, at 512×512, of a random division of the slices.
 PUBLISHED_DICE = {"unet": 0.703, "linknet": 0.715}
 PUBLISHED_SIZE = 512
-
-
-# Of an ensemble: its settings and slices are those of its first member.
-ENSEMBLE_FILES = ("members.json", "config.json", "splits.json", "per_slice_test.csv", "evaluation_test.json")
 
 
 def save_run(directory: Path, results: Path) -> None:
@@ -60,10 +59,7 @@ def save_run(directory: Path, results: Path) -> None:
                 f"--workdir={directory} first, or cross-validate with scripts/cross_validate.py."
             )
     folder = results / directory.resolve().name
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(directory / name, folder / name)
+    copy_files(directory, folder, names)
     config = workdir.read_config(folder)
     title = workdir.describe_run(config, all_folds=has_folds)
     if not has_folds and not is_ensemble:
@@ -72,6 +68,19 @@ def save_run(directory: Path, results: Path) -> None:
     calibration = json.loads((folder / f"evaluation_{split}.json").read_text())["calibration"]
     scores = read_scores(folder / f"per_slice_{split}.csv")
     charts.score_overview(scores, calibration, folder / "scores.png", title=title)
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copies files from folder to folder in their order, so that the last of them says that all are there."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def device_folder(results: Path, kind: str, device: str) -> Path:
+    """Folder of what was found on a device: `kind` is "benchmark" or "checks", `device` JAX's name of it."""
+    name = re.sub(r"\W+", "_", device.lower())
+    return results / f"{kind}_{name}"
 
 
 def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:

@@ -78,16 +78,13 @@ def use_fast_convolutions() -> None:
     XLA that does not know the option would end the program, so that it is set for the versions it was tried with.
     """
     release = tuple(int(part) for part in re.findall(r"\d+", metadata.version("jaxlib"))[:2])
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "ynn_fusion_type" not in flags and FIRST_RELEASE <= release <= LAST_RELEASE:
-        os.environ["XLA_FLAGS"] = f"{flags} {EIGEN_CONVOLUTIONS}".strip()
+    if FIRST_RELEASE <= release <= LAST_RELEASE:
+        _add_xla_flag(EIGEN_CONVOLUTIONS)
 
 
 def use_deterministic_operations() -> None:
     """Has XLA choose kernels on a GPU that give the same bits every time, some of which are slower."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_gpu_deterministic_ops" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
+    _add_xla_flag(DETERMINISTIC)
 
 
 def available_cores() -> int:
@@ -95,3 +92,10 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _add_xla_flag(flag: str) -> None:
+    """Adds an option of XLA's, unless the user set it."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from pathlib import Path
 
 from absl import flags
@@ -29,11 +28,12 @@ def main() -> None:
         ) from error
     import jax
 
+    from brainseg_jax import results
     from brainseg_jax.benchmark import report, run
 
     plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
-    device = re.sub(r"\W+", "_", jax.devices()[0].device_kind.lower())
-    folder = Path(OUTPUT.value) if OUTPUT.value else REPOSITORY / "docs" / "results" / f"benchmark_{device}"
+    kept = results.device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)
+    folder = Path(OUTPUT.value or kept)
     run.run_benchmark(
         plan,
         say=lambda line: print(line, flush=True),

@@ -32,8 +32,8 @@ def main() -> None:
     from brainseg_jax.reproduction.runner import Runner, alone_in
 
     seconds = MINUTES.value * 60 or math.inf
-    if unknown := sorted(set(STAGES.value) - stages.TITLES.keys()):
-        raise InputError(f"--stages names {unknown[0]}: choose from {', '.join(stages.TITLES)}.")
+    if unknown := sorted(set(STAGES.value) - set(stages.NAMES)):
+        raise InputError(f"--stages names {unknown[0]}: choose from {', '.join(stages.NAMES)}.")
     if seconds <= 0:
         raise InputError(f"--minutes is {MINUTES.value}: set it to a number above 0, or leave it out.")
     if not (DATA_DIR.value or TINY.value):

@@ -13,7 +13,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.models import create_model
 from configs import unet_strong
-from tests.test_train import ADAM, load_of, rows_of, some_slices, start_of, train_step_of
+from tests.training import ADAM, load_of, rows_of, some_slices, start_of, train_step_of
 
 
 @pytest.fixture(scope="module")

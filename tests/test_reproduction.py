@@ -39,7 +39,7 @@ def job_of(runner, name, seconds, **options):
 
 def run(runner, *of_stages, missing=None):
     """Runs stages, each of so many minutes and jobs; the outcome of each job."""
-    staged = [stages.Stage(str(number), "", minutes, tuple(of)) for number, (minutes, of) in enumerate(of_stages)]
+    staged = [stages.Stage(str(number), minutes, tuple(of)) for number, (minutes, of) in enumerate(of_stages)]
     runner.run(staged, missing=missing or {}, after_stage=lambda: None)
     return {name: known["outcome"] for name, known in runner.progress.items()}
 
@@ -123,7 +123,7 @@ def test_the_time_to_a_dice_is_that_of_the_first_process():
 def test_every_stage_has_jobs_of_distinct_names_and_known_configs(tmp_path):
     for plan in (stages.FULL, stages.TINY):
         made = stages.make_stages(plan, dataset="figshare", data_dir="data", state=tmp_path, results=tmp_path)
-        assert [stage.name for stage in made] == list(stages.TITLES)
+        assert [stage.name for stage in made] == list(stages.NAMES)
         names = [job.name for stage in made for job in stage.jobs]
         assert len(set(names)) == len(names)
         for stage in made:

@@ -1,7 +1,6 @@
 """A job: commands that make one result, and which of their files are kept."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,10 +62,10 @@ def restore_parts(job: Job, workdir: Path, folder: Path) -> None:
     """Gives parts whose results are kept back to a workdir that lacks them, as that of another machine does."""
     for source, name in _parts(job.kind, folder):
         if not (workdir / name / job.kind.part_files[-1]).exists():
-            _copy(source, workdir / name, job.kind.part_files)
+            results.copy_files(source, workdir / name, job.kind.part_files)
     for name in ABLATION_FILES:
         if job.kind is ABLATION and (folder / name).exists() and not (workdir / name).exists():
-            _copy(folder, workdir, (name,))
+            results.copy_files(folder, workdir, (name,))
 
 
 def _parts(kind: Kind, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -76,12 +75,6 @@ def _parts(kind: Kind, folder: Path) -> Iterator[tuple[Path, str]]:
             yield path.parent, path.parent.name
 
 
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:  # the last of them says that all are there
-        shutil.copyfile(source / name, target / name)
-
-
 def _keep_run(workdir: Path, folder: Path) -> None:
     if (workdir / "evaluation_test.json").exists():
         results.save_run(workdir, folder)
@@ -89,16 +82,16 @@ def _keep_run(workdir: Path, folder: Path) -> None:
 
 def _keep_folds(workdir: Path, folder: Path) -> None:
     for source, name in _parts(FOLDS, workdir):
-        _copy(source, folder / workdir.name / name, FOLDS.part_files)
+        results.copy_files(source, folder / workdir.name / name, FOLDS.part_files)
     if (workdir / "evaluation_cv.json").exists():
         results.save_run(workdir, folder)
 
 
 def _keep_ablation(workdir: Path, folder: Path) -> None:
     for source, name in _parts(ABLATION, workdir):
-        _copy(source, folder / workdir.name / name, ABLATION.part_files)
+        results.copy_files(source, folder / workdir.name / name, ABLATION.part_files)
     if (workdir / "README.md").exists():
-        _copy(workdir, folder / workdir.name, ABLATION_FILES)
+        results.copy_files(workdir, folder / workdir.name, ABLATION_FILES)
 
 
 def _keep_nothing(workdir: Path, folder: Path) -> None:

@@ -1,8 +1,6 @@
 """From what a reproduction found to the results that the repository keeps."""
 
 import json
-import re
-import shutil
 from pathlib import Path
 
 from brainseg_jax import results
@@ -37,20 +35,15 @@ def merge(reproduction: Path, kept: Path) -> list[str]:
             results.save_run(folder, kept)
             names.append(folder.name)
         elif (folder / ABLATION.marker).exists():
-            names.append(_copy(folder, kept / folder.name, ABLATION_FILES))
+            results.copy_files(folder, kept / folder.name, ABLATION_FILES)
+            names.append(folder.name)
         for kind in (CHECKS, BENCHMARK):
             if (folder / kind.marker).exists():
-                device = re.sub(r"\W+", "_", json.loads((folder / kind.marker).read_text())["device"].lower())
-                files = tuple(path.name for path in folder.iterdir())
-                names.append(_copy(folder, kept / f"{folder.name}_{device}", files))
+                device = json.loads((folder / kind.marker).read_text())["device"]
+                target = results.device_folder(kept, folder.name, device)
+                results.copy_files(folder, target, [path.name for path in folder.iterdir()])
+                names.append(target.name)
     (kept / "reproduction").mkdir(parents=True, exist_ok=True)
     table = (found / "summary.md").read_text()
     (kept / "reproduction" / "README.md").write_text(f"# What scripts/reproduce.py found\n\n{table}")
     return names
-
-
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> str:
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(source / name, target / name)
-    return target.name

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -60,11 +61,10 @@ class Runner:
           after_stage: called after each stage that did something.
         """
         failed: set[str] = set()
-        for limited in (True, False):
+        # Without an end nobody has to wait for a turn.
+        for limited in (False,) if math.isinf(self._end) else (True, False):
             for stage in stages:
                 end = min(self._end, time.time() + stage.minutes * 60) if limited else self._end
-                if self._end == float("inf"):
-                    end = self._end
                 did = [self._run_job(stage, job, end, missing) for job in stage.jobs if job.name not in failed]
                 failed |= {job.name for job in stage.jobs if self._outcome(job) == "failed"}
                 if any(did):
@@ -135,7 +135,7 @@ class Runner:
                 start_new_session=True,
             )
             try:
-                code = process.wait(None if end == float("inf") else max(end - time.time(), 0))
+                code = process.wait(None if math.isinf(end) else max(end - time.time(), 0))
             except subprocess.TimeoutExpired:
                 _stop(process, self._grace)
                 return "stopped", "for want of time"

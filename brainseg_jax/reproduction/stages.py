@@ -101,25 +101,16 @@ class Stage:
 
     Attributes:
       name: as `--stages` names it.
-      title: what it is about.
       minutes: its share of a call, before the later stages get their turn.
       jobs: in order.
     """
 
     name: str
-    title: str
     minutes: float
     jobs: tuple[Job, ...]
 
 
-TITLES = {
-    "correctness": "Correctness on this device",
-    "published": "The published recipes, random slices",
-    "benchmark": "Speed beside PyTorch",
-    "strong": "The strong recipes, families apart, five folds",
-    "folds": "The published recipes, families and ids apart, five folds",
-    "recipe": "Ablation, sweeps, seeds, time to a Dice",
-}
+NAMES = tuple(FULL.minutes)
 
 
 def make_stages(plan: Plan, *, dataset: str, data_dir: str, state: Path, results: Path) -> tuple[Stage, ...]:
@@ -141,7 +132,7 @@ def make_stages(plan: Plan, *, dataset: str, data_dir: str, state: Path, results
         "folds": maker.folds(),
         "recipe": maker.recipe(),
     }
-    return tuple(Stage(name, TITLES[name], plan.minutes[name], tuple(of_stage)) for name, of_stage in jobs.items())
+    return tuple(Stage(name, plan.minutes[name], tuple(of_stage)) for name, of_stage in jobs.items())
 
 
 @dataclass(frozen=True)
