@@ -98,7 +98,8 @@ def score_and_write(
     }
     if examples:
         _draw_examples(predictor, decision, dataset, scores, output / "figures", split, examples)
-    write_evaluation(output, split, summary, scores, title=workdir.describe_run(config))
+    seeds = summary["seed"] if "members" in summary else ""
+    write_evaluation(output, split, summary, scores, title=workdir.describe_run(config, seeds=seeds))
     return summary
 
 

@@ -61,13 +61,14 @@ def save_run(directory: Path, results: Path) -> None:
     folder = results / directory.resolve().name
     copy_files(directory, folder, names)
     config = workdir.read_config(folder)
-    title = workdir.describe_run(config, all_folds=has_folds)
+    evaluation = json.loads((folder / f"evaluation_{split}.json").read_text())
+    seeds = evaluation["seed"] if is_ensemble else ""
+    title = workdir.describe_run(config, all_folds=has_folds, seeds=seeds)
     if not has_folds and not is_ensemble:
         rows = workdir.read_metrics(folder, epochs=config.train.epochs)
         figures.learning_curves(rows, folder / "learning_curves.png", title=title)
-    calibration = json.loads((folder / f"evaluation_{split}.json").read_text())["calibration"]
     scores = read_scores(folder / f"per_slice_{split}.csv")
-    charts.score_overview(scores, calibration, folder / "scores.png", title=title)
+    charts.score_overview(scores, evaluation["calibration"], folder / "scores.png", title=title)
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:

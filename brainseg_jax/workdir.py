@@ -162,14 +162,15 @@ def read_decision(directory: Path, *, epoch: int) -> Decision:
     return Decision(chosen["threshold"], chosen["smallest_component"])
 
 
-def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False) -> str:
-    """A title: network, resolution, protocol, fold (or that it is of all five) and seed."""
+def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False, seeds: str = "") -> str:
+    """A title: network, resolution, protocol, fold (or that it is of all five) and seed (or those of an ensemble)."""
     fold = f" fold {config.split.fold}" if splits.has_folds(config.split.protocol) else ""
     fold = " five folds" if all_folds else fold
     size = config.data.image_size
     return (
         f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {size}×{size}, "
-        f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, seed {config.seed}"
+        f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, "
+        + (f"ensemble of seeds {seeds}" if seeds else f"seed {config.seed}")
     )
 
 

@@ -1,10 +1,11 @@
 """What the benchmark leaves for people: a table and a chart."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brainseg_jax.figures import INK, save_figure
@@ -98,10 +99,19 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def _draw(found: Mapping[str, Any], path: Path) -> None:
-    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    rungs = [row for row in found["ladders"]["batch_size"] if row["mode"] == "train"]  # none where they were left out
+    figure = Figure(figsize=(9, 6.6 if rungs else 3.6), layout="constrained")
     figure.suptitle(f"Slices a second on {found['device']}: ours and PyTorch's best setting", color=INK)
-    bars, below = figure.subplots(2, 1)
-    rows = [row for row in found["rows"] if row["batch"] == "recipe"]
+    bars, *below = figure.subplots(2 if rungs else 1, 1, squeeze=False)[:, 0]
+    _draw_ratios(bars, [row for row in found["rows"] if row["batch"] == "recipe"])
+    for axes in below:
+        _draw_batch_sizes(axes, rungs)
+    for axes in (bars, *below):
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _draw_ratios(bars: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for place, row in enumerate(rows):
         base = row["torch_slices_per_second"]
         for offset, name, color in ((-0.2, "ours", OURS), (0.2, "torch", THEIRS)):
@@ -122,30 +132,25 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
         ncols=2,
         frameon=False,
     )
+
+
+def _draw_batch_sizes(axes: Axes, rungs: Sequence[Mapping[str, Any]]) -> None:
     for model, style in (("unet", "-"), ("linknet", "--")):
-        rungs = [row for row in found["ladders"]["batch_size"] if row["model"] == model and row["mode"] == "train"]
-        if rungs:
-            unit = rungs[0]["torch_slices_per_second"]
-            for name, color in (("ours", OURS), ("torch", THEIRS)):
-                below.plot(
-                    [row["batch_size"] for row in rungs],
-                    [row[f"{name}_slices_per_second"] / unit for row in rungs],
-                    style,
-                    marker="o",
-                    color=color,
-                    label=f"{NETWORK_NAMES[model]}, {'ours' if name == 'ours' else 'PyTorch'}",
-                )
-    below.set_xscale("log", base=2)
-    below.set_xlabel("slices a batch")
-    below.set_ylabel("training speed,\nPyTorch's smallest batch = 1")
-    below.set_ylim(bottom=0)
-    sizes = sorted({row["batch_size"] for row in found["ladders"]["batch_size"]})
-    below.set_xticks(sizes, [str(size) for size in sizes])
-    below.minorticks_off()
-    if not sizes:
-        below.set_visible(False)  # left out
-    else:
-        below.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
-    for axes in (bars, below):
-        axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)
+        of_model = [row for row in rungs if row["model"] == model]
+        for name, color in (("ours", OURS), ("torch", THEIRS)) if of_model else ():
+            axes.plot(
+                [row["batch_size"] for row in of_model],
+                [row[f"{name}_slices_per_second"] / of_model[0]["torch_slices_per_second"] for row in of_model],
+                style,
+                marker="o",
+                color=color,
+                label=f"{NETWORK_NAMES[model]}, {'ours' if name == 'ours' else 'PyTorch'}",
+            )
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("slices a batch")
+    axes.set_ylabel("training speed,\nPyTorch's smallest batch = 1")
+    axes.set_ylim(bottom=0)
+    sizes = sorted({row["batch_size"] for row in rungs})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
