@@ -1,5 +1,6 @@
 """The state of a run as one pytree, and how the optimizer makes the next one."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +68,8 @@ def create_optimization(
     l2_penalty: float,
     plateau_factor: float,
     plateau_patience: int,
+    plateau_rtol: float,
+    plateau_atol: float,
     minimum_learning_rate: float,
     epochs: int,
     steps_per_epoch: int,
@@ -82,6 +85,9 @@ def create_optimization(
       l2_penalty: `l2_penalty` · Σ w² over the kernels joins the loss; 0 for none.
       plateau_factor: multiplies the learning rate after `plateau_patience` epochs without improvement, in (0, 1).
       plateau_patience: epochs, at least 1.
+      plateau_rtol: an epoch improves on the best validation loss so far where it is below
+        best · (1 - `plateau_rtol`) - `plateau_atol`; in [0, 1).
+      plateau_atol: at least 0; one of the two is above 0. Keras has 0 and 1e-4, PyTorch and optax 1e-4 and 0.
       minimum_learning_rate: never below it, but for the warm-up.
       epochs: of the whole run.
       steps_per_epoch: steps of one.
@@ -90,7 +96,7 @@ def create_optimization(
       The optimizer and its learning rate's schedule.
 
     Raises:
-      InputError: an unknown schedule, or a warm-up as long as the run.
+      InputError: an unknown schedule, a warm-up as long as the run, or a smallest improvement out of range.
     """
     if schedule not in SCHEDULES:
         raise InputError(f"config.optimizer.schedule is {schedule!r}: set it to one of {', '.join(SCHEDULES)}.")
@@ -99,6 +105,11 @@ def create_optimization(
             f"config.optimizer.warmup_epochs is {warmup_epochs}: set it to 0 or more, fewer than the {epochs} of "
             "config.train.epochs."
         )
+    for name, value, top in (("plateau_rtol", plateau_rtol, 1.0), ("plateau_atol", plateau_atol, math.inf)):
+        if not 0 <= value < top:
+            raise InputError(f"config.optimizer.{name} is {value}: set it to a number in [0, {top:g}).")
+    if not plateau_rtol + plateau_atol > 0:
+        raise InputError("config.optimizer.plateau_rtol and plateau_atol are both 0: set one of them above 0.")
     minimum = min(minimum_learning_rate, learning_rate)
     if schedule == "cosine":
         # In epochs, not steps: the folds of a dataset differ in their steps, and one compiled program serves them all.
@@ -113,7 +124,11 @@ def create_optimization(
     if schedule == "cosine":
         return Optimization(optimizer, rate, steps_per_epoch, None)
     plateau = optax.contrib.reduce_on_plateau(
-        factor=plateau_factor, patience=plateau_patience, min_scale=minimum / learning_rate
+        factor=plateau_factor,
+        patience=plateau_patience,
+        rtol=plateau_rtol,
+        atol=plateau_atol,
+        min_scale=minimum / learning_rate,
     )
     return Optimization(optimizer, rate, steps_per_epoch, plateau)
 

@@ -52,13 +52,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.ema_decay = 0.0  # of the exponential moving average of the weights that is scored; 0: the weights
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.learning_rate = 1e-4  # Adam's, the highest
+    config.optimizer.learning_rate = 5e-4  # Adam's, the highest
     config.optimizer.schedule = "plateau"  # how it falls: "plateau" or "cosine"
     config.optimizer.warmup_epochs = 0.0  # under "cosine": it rises from 0 in so many epochs first
     config.optimizer.weight_decay = 0.0  # decoupled (AdamW), of the kernels, times the learning rate
     config.optimizer.l2_penalty = 0.0  # times the sum of the squared kernels joins the loss
     config.optimizer.plateau_factor = 0.1  # multiplies the learning rate when the validation loss stalls
     config.optimizer.plateau_patience = 5  # for so many epochs
+    config.optimizer.plateau_rtol = 0.0  # it improves when it is below its best by more than this share of it
+    config.optimizer.plateau_atol = 1e-4  # plus this much; Keras', of the published runs, has 1e-4 here and 0 above
     config.optimizer.minimum_learning_rate = 1e-5  # never below it, but for the warm-up
 
     config.evaluation = ml_collections.ConfigDict()

@@ -161,6 +161,19 @@ def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_b
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rtol", "atol", "improves"),  # the smallest improvement on a loss of 0.03
+    [(0.0, 1e-4, 1.01e-4), (1e-4, 0.0, 3.03e-6), (1e-2, 1e-4, 4.04e-4)],
+)
+def test_a_smaller_improvement_than_the_settings_ask_for_is_none(rtol, atol, improves):
+    optimization = train_state.create_optimization(**{**ADAM, "plateau_rtol": rtol, "plateau_atol": atol})
+    for improvement, falls in ((improves, False), (0.98 * improves, True)):
+        state = train_state.TrainState(*[{}] * 4, plateau=optimization.plateau.init({}), average={})
+        for loss in [0.03, *5 * [0.03 - improvement]]:
+            state = train_state.observe_validation_loss(state, optimization, loss)
+        assert (float(state.plateau.scale) < 1) == falls
+
+
 def test_a_lower_learning_rate_makes_smaller_steps(make_config):
     config = make_config()
     model, optimization, state = start_of(config)

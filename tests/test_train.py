@@ -131,6 +131,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         ({"augmentation.noise": math.inf}, r"config\.augmentation\.noise is inf: set it to a number from 0 to 1\.0"),
         ({"optimizer.learning_rate": 0.0}, r"config\.optimizer\.learning_rate is 0"),
         ({"optimizer.plateau_patience": 0}, r"config\.optimizer\.plateau_patience is 0"),
+        ({"optimizer.plateau_rtol": 1.0}, r"config\.optimizer\.plateau_rtol is 1\.0: set it to a number in \[0, 1\)"),
+        (
+            {"optimizer.plateau_atol": -1e-4},
+            r"config\.optimizer\.plateau_atol is -0\.0001: set it to a number in \[0, inf\)",
+        ),
+        ({"optimizer.plateau_atol": 0.0}, r"plateau_rtol and plateau_atol are both 0"),
         ({"train.steps_per_call": -1}, r"config\.train\.steps_per_call is -1"),
         ({"data.residency": "disk"}, r"config\.data\.residency is 'disk'"),
         ({"augmentation.flip": 2.0}, r"config\.augmentation\.flip is 2\.0: set it to a number from 0 to 1\.0"),
@@ -189,11 +195,13 @@ def test_every_config_runs(tmp_path, make_config, name):
 
 
 def test_the_configs_are_the_published_recipes():
-    unet, linknet = (importlib.import_module(f"configs.{name}").get_config() for name in ("unet", "linknet"))
-    for config, batch_size, rate in ((unet, 8, 1e-4), (linknet, 10, 5e-4)):
+    names = ("unet", "unet_low_rate", "linknet")
+    unet, low_rate, linknet = (importlib.import_module(f"configs.{name}").get_config() for name in names)
+    for config, batch_size, rate in ((unet, 8, 5e-4), (low_rate, 8, 1e-4), (linknet, 10, 5e-4)):
         assert (config.train.batch_size, config.optimizer.learning_rate) == (batch_size, rate)
         assert (config.train.epochs, config.train.loss, config.data.image_size) == (30, "bce", 512)
         assert (config.optimizer.plateau_factor, config.optimizer.plateau_patience) == (0.1, 5)
+        assert (config.optimizer.plateau_rtol, config.optimizer.plateau_atol) == (0.0, 1e-4)
         assert (config.optimizer.minimum_learning_rate, config.evaluation.threshold) == (1e-5, 0.5)
         assert config.split.protocol == "slice"
     assert (unet.model.start_filters, linknet.model.start_filters) == (16, 64)

@@ -23,6 +23,8 @@ ADAM = {
     "l2_penalty": 0.0,
     "plateau_factor": 0.1,
     "plateau_patience": 5,
+    "plateau_rtol": 0.0,
+    "plateau_atol": 1e-4,
     "minimum_learning_rate": 1e-5,
     "epochs": 1,
     "steps_per_epoch": 1,
