@@ -18,11 +18,11 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluate import evaluate
 from brainseg_jax.input_pipeline import Dataset
 from brainseg_jax.predict import Predictor, predict_records
-from brainseg_jax.scores import read_scores
+from brainseg_jax.scores import SliceScore, read_scores
 from brainseg_jax.train import train_and_evaluate
 
 WARPS = ("flip", "rotation", "scale", "shift", "elastic")
-GREY_LEVELS = ("gamma", "contrast", "bias", "blur", "noise")
+GREY_LEVELS = ("gamma", "contrast", "bias", "blur", "low_resolution", "noise")
 # Sizes of the network and of the penalty, for which a recipe has one value each.
 SWEEPS: Mapping[str, Mapping[str, Any]] = {
     "filters_8": {"model.start_filters": 8},
@@ -44,6 +44,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
     "without_mirror": {"evaluation.flip": False},
+    "percentiles": {"data.intensity_percentile": 0.5},
+    "validation_of_10_percent": {"split.validation_share": 0.06},
+    "few_changes": {"augmentation.probability": 0.3, "augmentation.low_resolution": 0.5},
     **SWEEPS,
 }
 
@@ -122,6 +125,13 @@ def _copy_training(source: Path, target: Path) -> None:
     unfinished.rename(target)
 
 
+def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
+    """The difference in Dice, and its `slices`, on those that both have: variants can hold back other slices."""
+    shared = {score.slice_id for score in first} & {score.slice_id for score in second}
+    of_both = ([score for score in scores if score.slice_id in shared] for scores in (first, second))
+    return {"slices": len(shared), **compare_scores(*of_both)["dice"]}
+
+
 def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
     rows = {}
     of_recipe = read_scores(directory / "recipe" / "per_slice_validation.csv")
@@ -133,7 +143,7 @@ def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
             rows[name] = {
                 "changes": dict(changes),
                 **{key: evaluation[key] for key in ("slices", "families", "dice", "dice_by_class", "share_missed")},
-                "difference": compare_scores(of_recipe, scores)["dice"],
+                "difference": _compare_shared(of_recipe, scores),
                 "trained_with": evaluation["trained_with"],
             }
     path = directory / "ablation.json"
@@ -158,8 +168,9 @@ def describe(found: Mapping[str, Any]) -> str:
     recipe, choice = found["variants"]["recipe"], found["choice_across_halves"]
     lines = [
         f"{workdir.describe_run(config)}, {config.train.epochs} epochs. Mean Dice of the {recipe['slices']} validation "
-        f"slices ({recipe['families']} families); the difference is to the first row, slice by slice, with its 95 % "
-        "interval over families. The interval says what other families would have given to these trained networks; "
+        f"slices ({recipe['families']} families), or of as many as a row says; the difference is to the first row, "
+        "slice by slice on those of both, with its 95 % interval over families. The interval says what other families "
+        "would have given to these trained networks; "
         "another seed moves them as well, and there is one. The learning rate was not tuned anew for any variant. "
         f"Each network is that of its epoch of the lowest validation loss. Threshold {config.evaluation.threshold}; "
         "choosing threshold and smallest component on one half of the validation families and scoring the other gives "
@@ -178,8 +189,7 @@ def describe(found: Mapping[str, Any]) -> str:
         if row["changes"]:
             difference = f"{row['difference']['difference']:+.3f}"
             difference += f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
-        classes = " | ".join("–" if dice is None else f"{dice:.3f}" for dice in row["dice_by_class"].values())
-        lines.append(
-            f"| {name} | {changes} | **{row['dice']:.3f}** | {difference} | {classes} | {row['share_missed']:.1%} |"
-        )
+        dice = f"**{row['dice']:.3f}**" + (f" ({row['slices']} slices)" if row["slices"] != recipe["slices"] else "")
+        classes = " | ".join("–" if one is None else f"{one:.3f}" for one in row["dice_by_class"].values())
+        lines.append(f"| {name} | {changes} | {dice} | {difference} | {classes} | {row['share_missed']:.1%} |")
     return "\n".join(lines)

@@ -2,20 +2,24 @@
 
 Flip, rotation, scale, shift and elastic deformation are one warp, so that a picture is interpolated once: linearly,
 with black beyond its edges; its mask likewise and then cut at one half. Every change whose strength is 0 is left out of
-the compiled program; with all at 0 pictures and masks pass as they are.
+the compiled program; with all at 0 pictures and masks pass as they are. Each change but the flip, which has a
+probability of its own, happens to a slice with the same probability, independently of the others.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from brainseg_jax.errors import InputError
 
 ELASTIC_KNOTS = 5  # the elastic displacement is drawn on so many points a side and interpolated smoothly
 BIAS_KNOTS = 3  # the brightness likewise
+LOW_RESOLUTION, GATES = 1, 2  # numbers folded into a key, for draws beside those that it is split for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Augmentation:
       InputError: a strength is outside its range.
     """
 
+    probability: float
     flip: float
     rotation: float
     scale: float
@@ -35,11 +40,14 @@ class Augmentation:
     contrast: float
     bias: float
     blur: float
+    low_resolution: float
     noise: float
 
     def __post_init__(self) -> None:  # noqa: D105
         for name, value in dataclasses.asdict(self).items():
-            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "blur": 0.02}.get(name, 1.0)
+            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "low_resolution": 0.9, "blur": 0.02}.get(
+                name, 1.0
+            )
             if not 0 <= value <= top:
                 raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {top}.")
 
@@ -51,7 +59,7 @@ class Augmentation:
     @property
     def changes_intensities(self) -> bool:
         """Whether grey levels change."""
-        return any((self.gamma, self.contrast, self.bias, self.blur, self.noise))
+        return any((self.gamma, self.contrast, self.bias, self.blur, self.low_resolution, self.noise))
 
 
 def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentation) -> tuple[Array, Array]:
@@ -80,13 +88,14 @@ def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentati
 def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
     """Where each pixel of the result is taken from, (S, S, 2) rows and columns, for one slice."""
     flip_key, angle_key, scale_key, shift_key, elastic_key = jax.random.split(key, 5)
+    happens = _gates(key, strength.probability)
     middle = (side - 1) / 2
     steps = jnp.arange(side, dtype=jnp.float32) - middle
     rows, columns = jnp.meshgrid(steps, steps, indexing="ij")
-    angle = jnp.deg2rad(jax.random.uniform(angle_key, minval=-1.0) * strength.rotation)
-    scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * strength.scale
+    angle = jnp.deg2rad(happens("rotation", jax.random.uniform(angle_key, minval=-1.0) * strength.rotation, 0.0))
+    scale = happens("scale", 1 + jax.random.uniform(scale_key, minval=-1.0) * strength.scale, 1.0)
     sign = jnp.where(jax.random.bernoulli(flip_key, strength.flip), -1.0, 1.0)
-    shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * strength.shift * side
+    shift = happens("shift", jax.random.uniform(shift_key, (2,), minval=-1.0) * strength.shift * side, 0.0)
     points = jnp.stack(
         [
             (jnp.cos(angle) * rows - jnp.sin(angle) * columns) / scale + shift[0],
@@ -96,7 +105,7 @@ def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
     )
     if strength.elastic:
         knots = jax.random.normal(elastic_key, (ELASTIC_KNOTS, ELASTIC_KNOTS, 2)) * strength.elastic * side
-        points = points + jax.image.resize(knots, (side, side, 2), "cubic")
+        points = happens("elastic", points + jax.image.resize(knots, (side, side, 2), "cubic"), points)
     return points + middle
 
 
@@ -120,22 +129,52 @@ def _sample(picture: Array, points: Array) -> Array:
 def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Array:
     gamma_key, contrast_key, level_key, noise_key, bias_key, blur_key = jax.random.split(key, 6)
     one_each = (len(images), 1, 1, 1)
+    happens = _gates(key, strength.probability, shape=one_each)
     if strength.gamma:
         exponent = jnp.exp(jax.random.normal(gamma_key, one_each) * strength.gamma)
-        images = jnp.maximum(images, 1e-6) ** exponent
+        images = happens("gamma", jnp.maximum(images, 1e-6) ** exponent, images)
     if strength.contrast:
         factor = 1 + jax.random.uniform(contrast_key, one_each, minval=-1.0) * strength.contrast
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
-        images = mean + factor * (images - mean)
+        images = happens("contrast", mean + factor * (images - mean), images)
     if strength.bias:
         knots = jax.random.normal(bias_key, (len(images), BIAS_KNOTS, BIAS_KNOTS, 1)) * strength.bias
-        images = images * jnp.exp(jax.image.resize(knots, images.shape, "cubic"))
+        images = happens("bias", images * jnp.exp(jax.image.resize(knots, images.shape, "cubic")), images)
     if strength.blur:
-        images = _blur(jax.random.uniform(blur_key, one_each) * strength.blur, images, strength.blur)
+        sigmas = jax.random.uniform(blur_key, one_each) * strength.blur
+        images = happens("blur", _blur(sigmas, images, strength.blur), images)
+    if strength.low_resolution:
+        lost = jax.random.uniform(jax.random.fold_in(key, LOW_RESOLUTION), (len(images),)) * strength.low_resolution
+        images = happens("low_resolution", jax.vmap(_coarsen)(images, 1 / (1 - lost)), images)
     if strength.noise:
         level = jax.random.uniform(level_key, one_each) * strength.noise
-        images = images + level * jax.random.normal(noise_key, images.shape)
+        images = happens("noise", images + level * jax.random.normal(noise_key, images.shape), images)
     return images.clip(0.0, 1.0)
+
+
+def _gates(key: Array, probability: float, *, shape: tuple[int, ...] = ()) -> Callable[[str, Array, ArrayLike], Array]:
+    """`happens(name, changed, unchanged)`: the first with the probability, drawn for each name, else the second."""
+    names = [field.name for field in dataclasses.fields(Augmentation)]
+
+    def happens(name: str, changed: Array, unchanged: ArrayLike) -> Array:
+        if probability == 1:
+            return changed
+        gate_key = jax.random.fold_in(key, GATES + names.index(name))
+        return jnp.where(jax.random.bernoulli(gate_key, probability, shape), changed, unchanged)
+
+    return happens
+
+
+def _coarsen(picture: Array, factor: Array) -> Array:
+    """Keeps every `factor`-th row and column of (S, S, C), `factor` at least 1, and interpolates between them."""
+    steps = jnp.arange(picture.shape[0], dtype=jnp.float32) / factor
+    low = jnp.floor(steps)
+    weights = (steps - low)[:, None, None]
+    nearest = [jnp.rint(step * factor).astype(jnp.int32).clip(0, len(steps) - 1) for step in (low, low + 1)]
+    for _ in range(2):  # rows, then columns
+        picture = (1 - weights) * picture[nearest[0]] + weights * picture[nearest[1]]
+        picture = picture.swapaxes(0, 1)
+    return picture
 
 
 def _blur(sigmas: Array, images: Array, largest: float) -> Array:

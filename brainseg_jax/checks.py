@@ -28,6 +28,10 @@ def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
     size = config.data.image_size
     if size < stride or size % stride:
         raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
+    if not 0 <= config.data.intensity_percentile < 50:
+        raise InputError(
+            f"config.data.intensity_percentile is {config.data.intensity_percentile}: set it to a number in [0, 50)."
+        )
     if config.data.residency not in RESIDENCIES:
         raise InputError(
             f"config.data.residency is {config.data.residency!r}: set it to one of {', '.join(RESIDENCIES)}."

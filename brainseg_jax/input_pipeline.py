@@ -1,7 +1,7 @@
 """The prepared dataset → arrays in their most compact form: reading, scaling, resizing, packing.
 
-Pictures are min-max scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the
-network's square. Sides that are not equal are padded with black to a square first.
+Pictures are scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the network's
+square. Sides that are not equal are padded with black to a square first.
 """
 
 import math
@@ -125,11 +125,22 @@ class Dataset:
             yield Record(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))
 
 
-def scale_image(image: np.ndarray) -> np.ndarray:
-    """Min-max scaling: (H, W) of any real dtype to float32 in [0, 1]; a picture of one value becomes 0."""
+def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
+    """Scales grey levels to [0, 1].
+
+    Args:
+      image: (H, W) of any real dtype and range.
+      percentile: what becomes 0, and 100 minus it what becomes 1; grey levels beyond are cut. With 0 these are the
+        smallest and the largest, so that one bright pixel can leave the rest of a picture dark.
+
+    Returns:
+      (H, W) float32 in [0, 1]; a picture of one value becomes 0.
+    """
     image = image.astype(np.float32)
-    low, high = image.min(), image.max()
-    return (image - low) / (high - low) if high > low else np.zeros_like(image)
+    low, high = np.percentile(image, (percentile, 100 - percentile)) if percentile else (image.min(), image.max())
+    if not high > low:  # nearly all of it has one value
+        low, high = image.min(), image.max()
+    return ((image - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(image)
 
 
 def to_network_size(image: np.ndarray, *, size: int) -> np.ndarray:
@@ -148,13 +159,14 @@ def from_network_size(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarr
     return square[top : top + shape[0], left : left + shape[1]]
 
 
-def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int) -> Slices:
+def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, percentile: float = 0.0) -> Slices:
     """Reads slices at the network's resolution.
 
     Args:
       dataset: the prepared dataset.
       slice_ids: (N,) which, in this order.
       image_size: side S of the network's input, a multiple of 8.
+      percentile: of the grey levels, see `scale_image`.
 
     Returns:
       The N slices, NumPy arrays. A mask's pixel is tumour where at least half of what it covers is. The arrays lie in
@@ -166,7 +178,7 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int) -> 
     shape = (len(slice_ids), image_size, image_size)
     slices = Slices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
     for row, record in enumerate(dataset.read(slice_ids)):
-        picture = to_network_size(scale_image(record.image), size=image_size)
+        picture = to_network_size(scale_image(record.image, percentile=percentile), size=image_size)
         mask = to_network_size(record.mask, size=image_size) >= 0.5
         slices.images[row], slices.masks[row] = pack(picture, mask)
     return slices

@@ -94,7 +94,7 @@ class Predictor:
         """
         config, model, variables, self.epoch = restore_best(directory)
         devices = jax.local_devices()
-        self._size = config.data.image_size
+        self._size, self._percentile = config.data.image_size, config.data.intensity_percentile
         self._largest = 1
 
         def probabilities(variables: Variables, images: Array) -> Array:
@@ -123,7 +123,8 @@ class Predictor:
         Returns:
           For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the picture's own size.
         """
-        inputs = np.stack([to_network_size(scale_image(image), size=self._size) for image in images])
+        scaled = [scale_image(image, percentile=self._percentile) for image in images]
+        inputs = np.stack([to_network_size(image, size=self._size) for image in scaled])
         # The batch is filled up to a power of two, or to the largest before, whose program is there; few are compiled.
         filled = self._largest = max(1 << (len(images) - 1).bit_length(), self._largest)
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))

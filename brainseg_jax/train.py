@@ -103,7 +103,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
         if first_epoch <= config.train.epochs:
             training, validating = make_supplies(
                 [
-                    load_slices(dataset, parts[part], image_size=config.data.image_size)
+                    load_slices(
+                        dataset,
+                        parts[part],
+                        image_size=config.data.image_size,
+                        percentile=config.data.intensity_percentile,
+                    )
                     for part in ("train", "validation")
                 ],
                 mesh,

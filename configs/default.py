@@ -12,10 +12,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.dataset = "figshare"  # "figshare", or "phantom" for the drawn slices
     config.data.data_dir = ""  # the TFDS root that prepare_data.py wrote to; "" for TFDS's own default
     config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
-
+    config.data.intensity_percentile = 0.0  # of a slice's pixels, becomes 0, and 100 minus it 1; 0: smallest, largest
     config.data.residency = "auto"  # where slices wait: "device" memory, or the host's, from which they "stream"
 
     config.augmentation = ml_collections.ConfigDict()  # at random, slice by slice, picture and mask alike; 0 for none
+    config.augmentation.probability = 1.0  # with which each change but the flip happens to a slice, in [0, 1]
     config.augmentation.flip = 0.0  # probability of a left-right flip, in [0, 1]
     config.augmentation.rotation = 0.0  # degrees, up to so many either way
     config.augmentation.scale = 0.0  # sides up to this share longer or shorter, in [0, 1)
@@ -27,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
         0.0  # standard deviation of the natural logarithm of a smooth brightness across a picture
     )
     config.augmentation.blur = 0.0  # standard deviation of a Gaussian blur, up to, as a share of the side, in [0, 0.02]
+    config.augmentation.low_resolution = 0.0  # up to this share of rows and columns is lost, in [0, 0.9]
     config.augmentation.noise = 0.0  # standard deviation of Gaussian noise, up to; the range of a picture is 1
 
     config.split = ml_collections.ConfigDict()

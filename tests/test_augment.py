@@ -74,7 +74,7 @@ def test_scale_and_shift_stay_within_their_strength():
     assert np.ptp(rows) > 0.1 * 64
 
 
-@pytest.mark.parametrize("name", ["gamma", "contrast", "bias", "blur", "noise"])
+@pytest.mark.parametrize("name", ["gamma", "contrast", "bias", "blur", "low_resolution", "noise"])
 def test_intensities_change_slice_by_slice_and_masks_do_not(name):
     images, masks = discs()
     other, other_masks = changed(images, masks, **{name: 0.02 if name == "blur" else 0.2})
@@ -113,6 +113,38 @@ def test_bias_is_smooth_and_has_no_preferred_direction():
     assert np.abs(np.diff(logarithms, axis=1)).max() < 0.06
 
 
+def test_low_resolution_keeps_straight_lines_and_loses_at_most_its_share_of_the_rows():
+    rows, columns = np.mgrid[:64, :64] / 63
+    plane = jnp.asarray(np.tile(0.2 + 0.3 * rows + 0.4 * columns, (30, 1, 1))[..., None], jnp.float32)
+    other, _ = changed(plane, plane, low_resolution=0.5)
+    # The nearest row is up to half a row beside where it is taken to be.
+    np.testing.assert_allclose(other[:, 2:-2, 2:-2], plane[:, 2:-2, 2:-2], atol=0.5 / 63 * 0.7 + 1e-6)
+    noise = jnp.asarray(np.random.default_rng(0).random((30, 64, 64, 1), np.float32))
+    coarse, _ = changed(noise, noise, low_resolution=0.5)
+    # Every row is a mixture of rows that were kept, so their number is the rank.
+    kept = np.linalg.matrix_rank(coarse[..., 0], tol=1e-3)
+    assert kept.min() >= 32
+    assert kept.min() < 40
+    assert kept.max() > 55
+
+
+@pytest.mark.parametrize("name", ["rotation", "scale", "shift", "elastic", "gamma", "noise", "low_resolution"])
+def test_each_change_happens_to_its_share_of_the_slices(name):
+    images = jnp.asarray(np.random.default_rng(0).uniform(0.2, 0.8, (200, 16, 16, 1)), jnp.float32)
+    other, _ = changed(images, images, probability=0.3, **{name: 0.2 if name != "rotation" else 90.0})
+    touched = (np.abs(other - images) > 1e-5).any((1, 2, 3))
+    assert 0.2 < touched.mean() < 0.4  # three standard deviations either way
+
+
+def test_changes_happen_independently_of_each_other():
+    images = jnp.full((400, 16, 16, 1), 0.2).at[:, :8].set(0.6)
+    other, _ = changed(images, images, probability=0.5, gamma=0.2, noise=0.1)
+    spread = other[:, 1:7, 1:7, 0].std((1, 2)) > 1e-6  # noise
+    level = np.abs(other[..., 0].mean((1, 2)) - 0.4) > 0.01  # gamma, but for small exponents
+    shares = [np.mean(level[spread == one]) for one in (True, False)]
+    assert abs(shares[0] - shares[1]) < 0.15
+
+
 def test_the_key_decides():
     images, masks = discs()
     strengths = {**WARPS, "gamma": 0.2, "noise": 0.05}
@@ -122,6 +154,13 @@ def test_the_key_decides():
 
 
 def test_impossible_strengths_are_refused():
-    for name, value in (("flip", 1.5), ("rotation", -1.0), ("scale", 1.0), ("noise", float("nan"))):
+    for name, value in (
+        ("flip", 1.5),
+        ("probability", 1.5),
+        ("low_resolution", 1.0),
+        ("rotation", -1.0),
+        ("scale", 1.0),
+        ("noise", float("nan")),
+    ):
         with pytest.raises(InputError, match=rf"config\.augmentation\.{name} is"):
             dataclasses.replace(NOTHING, **{name: value})

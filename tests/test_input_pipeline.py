@@ -37,6 +37,27 @@ def test_scaling_takes_the_whole_range_of_int16_without_overflow():
     np.testing.assert_array_equal(scale_image(np.full((2, 2), 7, np.int16)), np.zeros((2, 2)))
 
 
+def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_a_picture():
+    image = np.random.default_rng(0).integers(0, 1000, (128, 128)).astype(np.int32)
+    with_pixel, with_letter = image.copy(), image.copy()
+    with_pixel[3, 5] = 65535
+    with_letter[2:10, 2:10] = 65535  # 0.4 % of the pixels
+    plain = scale_image(image, percentile=0.5)
+    for changed in (with_pixel, with_letter):
+        same = changed == image
+        np.testing.assert_allclose(scale_image(changed, percentile=0.5)[same], plain[same], atol=0.01)
+        assert scale_image(changed)[same].max() < 0.02  # from the smallest to the largest grey level
+
+
+def test_percentiles_are_those_of_numpy_and_what_lies_beyond_is_cut():
+    image = np.arange(1001, dtype=np.int16).reshape(7, 143)
+    expected = ((image - 10.0) / 980.0).clip(0, 1)
+    np.testing.assert_allclose(scale_image(image, percentile=1.0), expected, atol=1e-6)
+    nearly_empty = np.zeros((64, 64), np.int16)
+    nearly_empty[0, :4] = 50  # fewer pixels than the percentile cuts: they are not lost
+    np.testing.assert_array_equal(scale_image(nearly_empty, percentile=0.5), nearly_empty / 50)
+
+
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (100, 60), (30, 90), (33, 47), (512, 512)])
 def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
     image = blob(height, width, row=0.3, column=0.6, radius=min(height, width) / 5)
