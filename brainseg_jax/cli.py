@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from brainseg_jax import runtime
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils import xla_setup
 
 
 def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
@@ -38,8 +38,8 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         except Exception as error:
             _fail(_explain(error))
 
-    runtime.end_with_parent()
-    runtime.set_up()
+    xla_setup.end_with_parent()
+    xla_setup.set_up()
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     app.run(guarded, flags_parser=_parse)

@@ -16,7 +16,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Trains and scores the variants."""
-    from brainseg_jax import ablation
+    from brainseg_jax.studies import ablation
 
     if unknown := sorted(set(VARIANTS.value) - ablation.VARIANTS.keys()):
         raise InputError(f"--variants names {unknown[0]}: choose from {', '.join(ablation.VARIANTS)}.")

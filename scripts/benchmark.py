@@ -28,11 +28,11 @@ def main() -> None:
         ) from error
     import jax
 
-    from brainseg_jax import results
-    from brainseg_jax.benchmark import report, run
+    from brainseg_jax.studies.benchmark import report, run
+    from brainseg_jax.studies.results import device_folder
 
     plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
-    kept = results.device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)
+    kept = device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)
     folder = Path(OUTPUT.value or kept)
     run.run_benchmark(
         plan,

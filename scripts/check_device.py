@@ -4,8 +4,9 @@ from pathlib import Path
 
 from absl import flags
 
-from brainseg_jax import cli, runtime
+from brainseg_jax import cli
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils import xla_setup
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for checks.json and README.md.", required=True)
 TINY = flags.DEFINE_bool("tiny", False, "Small networks, to see that everything runs.")
@@ -13,8 +14,8 @@ TINY = flags.DEFINE_bool("tiny", False, "Small networks, to see that everything 
 
 def main() -> None:
     """Checks, prints a line a check, and writes the table."""
-    runtime.use_deterministic_operations()
-    from brainseg_jax import device_checks
+    xla_setup.use_deterministic_operations()
+    from brainseg_jax.studies import device_checks
 
     found = device_checks.run_checks(
         device_checks.SIZES["tiny" if TINY.value else "full"],

@@ -14,8 +14,8 @@ SHOWN = 8  # slices on which the runs differ most
 
 def main(*arguments: str) -> None:
     """Prints the differences, second minus first, and the slices with the largest."""
-    from brainseg_jax import comparison
-    from brainseg_jax.scores import read_scores
+    from brainseg_jax.evaluation import comparison
+    from brainseg_jax.evaluation.scores import read_scores
 
     folders = Path(arguments[0]), Path(arguments[1])
     has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)

@@ -14,10 +14,12 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Trains and scores the folds and prints the scores of all slices."""
-    from brainseg_jax import cross_validation, scores
+    from brainseg_jax.evaluation.summary import describe
+
+    from brainseg_jax.studies import cross_validation
 
     summary = cross_validation.cross_validate(CONFIG.value, Path(WORKDIR.value))
-    print(f"five folds: {scores.describe(summary)}; written to {WORKDIR.value}")
+    print(f"five folds: {describe(summary)}; written to {WORKDIR.value}")
 
 
 if __name__ == "__main__":

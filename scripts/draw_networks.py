@@ -12,9 +12,11 @@ IMAGE_SIZE = flags.DEFINE_integer("image_size", 512, "Side of the pictures, a mu
 
 def main() -> None:
     """Draws both networks."""
-    from brainseg_jax.architecture import draw_network  # after the flags, so that --help and mistakes answer at once
     from brainseg_jax.errors import InputError
     from brainseg_jax.models import LinkNet, UNet
+    from brainseg_jax.plots.network_diagram import (
+        draw_network,
+    )  # after the flags, so that --help and mistakes answer at once
 
     if IMAGE_SIZE.value % LinkNet.stride:
         raise InputError(f"--image_size is {IMAGE_SIZE.value}: set it to a multiple of {LinkNet.stride}.")

@@ -14,17 +14,17 @@ RANKS = (0.1, 0.4, 0.7, 0.95)  # which slices are compared: from the first netwo
 
 def main() -> None:
     """Draws both figures."""
-    from brainseg_jax import workdir
+    from brainseg_jax.data.dataset import Dataset
     from brainseg_jax.errors import InputError
-    from brainseg_jax.input_pipeline import Dataset
+    from brainseg_jax.workdir.files import read_config, read_splits
 
     directories = [Path(name) for name in WORKDIRS.value]
-    config = workdir.read_config(directories[0])
-    members = workdir.read_splits(directories[0])["test"]
+    config = read_config(directories[0])
+    members = read_splits(directories[0])["test"]
     for directory in directories:
-        if workdir.read_config(directory).data.dataset != "phantom":
+        if read_config(directory).data.dataset != "phantom":
             raise InputError(f"{directory / 'config.json'}: data.dataset is not phantom; only drawn slices are shown.")
-        if workdir.read_splits(directory)["test"] != members:
+        if read_splits(directory)["test"] != members:
             raise InputError(
                 f"{directory / 'splits.json'} has another test part than {directories[0]}: name its equal."
             )
@@ -35,9 +35,10 @@ def main() -> None:
 
 def draw_gallery(dataset: Any, path: Path) -> None:
     """The middle slice of the first patients of each class."""
-    from brainseg_jax import figures
-    from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
-    from brainseg_jax.input_pipeline import scale_image
+    from brainseg_jax.data.dataset_info import LABELS
+    from brainseg_jax.data.preprocessing import scale_image
+
+    from brainseg_jax.plots.segmentations import slice_gallery
 
     table = dataset.table
     chosen: list[tuple[int, str]] = []
@@ -49,7 +50,7 @@ def draw_gallery(dataset: Any, path: Path) -> None:
             slice_ids = [int(i) for i, p in zip(table.slice_ids, table.patient_ids, strict=True) if p == patient]
             chosen.append((slice_ids[len(slice_ids) // 3], name))
     records = list(dataset.read([slice_id for slice_id, _ in chosen]))
-    figures.slice_gallery(
+    slice_gallery(
         [scale_image(record.image) for record in records],
         [record.mask for record in records],
         [f"{name}, slice {slice_id}" for slice_id, name in chosen],
@@ -60,19 +61,20 @@ def draw_gallery(dataset: Any, path: Path) -> None:
 def draw_comparison(dataset: Any, directories: list[Path], members: list[int], path: Path) -> None:
     """All networks on the same test slices, from bad to good."""
     import numpy as np
+    from brainseg_jax.data.dataset_info import LABELS
+    from brainseg_jax.data.preprocessing import scale_image
 
-    from brainseg_jax import figures, workdir
-    from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
-    from brainseg_jax.input_pipeline import scale_image
-    from brainseg_jax.predict import Predictor, predict_records
-    from brainseg_jax.scores import score_slice
+    from brainseg_jax.evaluation.scores import score_slice
+    from brainseg_jax.inference.predictor import Predictor, predict_records
+    from brainseg_jax.plots.segmentations import prediction_comparison
+    from brainseg_jax.workdir.files import NETWORK_NAMES, read_config, read_decision
 
     masks: dict[str, list[np.ndarray]] = {}
     dice: dict[str, list[float]] = {}
     for directory in directories:
-        config, predictor = workdir.read_config(directory), Predictor(directory)
-        decision = workdir.read_decision(directory, epoch=predictor.epoch)
-        name = f"{workdir.NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
+        config, predictor = read_config(directory), Predictor(directory)
+        decision = read_decision(directory, epoch=predictor.epoch)
+        name = f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
         predicted = [
             (record, decision.mask(probabilities))
             for record, probabilities in predict_records(predictor, dataset, np.array(members))
@@ -84,7 +86,7 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
     rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]
     records = list(dataset.read([members[row] for row in rows]))
     labels = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.labels.tolist(), strict=True))
-    figures.prediction_comparison(
+    prediction_comparison(
         [scale_image(record.image) for record in records],
         [record.mask for record in records],
         {name: [found[row] for row in rows] for name, found in masks.items()},

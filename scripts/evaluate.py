@@ -20,7 +20,9 @@ EXAMPLES = flags.DEFINE_integer(
 
 def main() -> None:
     """Evaluates and prints the scores."""
-    from brainseg_jax import ensemble, evaluate, scores, splits
+    from brainseg_jax.data import splits
+    from brainseg_jax.evaluation import evaluate
+    from brainseg_jax.evaluation.summary import describe
 
     folders = [Path(name) for name in WORKDIR.value]
     output, split = Path(OUTPUT.value or folders[0]), SPLIT.value
@@ -36,8 +38,8 @@ def main() -> None:
                 f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "
                 f"dataset; set --split to one of {', '.join(splits.PARTS)} and leave --data_dir out."
             )
-        summary = ensemble.evaluate_ensemble(folders, split=split, output=output, examples=EXAMPLES.value)
-    print(f"{split}: {scores.describe(summary)}; written to {output}")
+        summary = evaluate.evaluate_ensemble(folders, split=split, output=output, examples=EXAMPLES.value)
+    print(f"{split}: {describe(summary)}; written to {output}")
 
 
 if __name__ == "__main__":

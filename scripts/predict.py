@@ -13,13 +13,16 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks and overlays.
 
 def main() -> None:
     """Predicts and counts the masks."""
-    from brainseg_jax import predict, workdir
+    from brainseg_jax.inference.predict_files import find_pictures, predict_files
 
-    paths = predict.find_pictures(INPUT.value)
+    from brainseg_jax.inference.predictor import Predictor
+    from brainseg_jax.workdir.files import read_decision
+
+    paths = find_pictures(INPUT.value)
     directory = Path(WORKDIR.value)
-    predictor = predict.Predictor(directory)
-    decision = workdir.read_decision(directory, epoch=predictor.epoch)
-    written = sum(1 for _ in predict.predict_files(predictor, decision, paths, Path(OUTPUT.value)))
+    predictor = Predictor(directory)
+    decision = read_decision(directory, epoch=predictor.epoch)
+    written = sum(1 for _ in predict_files(predictor, decision, paths, Path(OUTPUT.value)))
     print(f"{written} masks and overlays in {OUTPUT.value}")
 
 

@@ -20,15 +20,16 @@ def main() -> None:
     """Builds the dataset and prints what it holds."""
     import tensorflow_datasets as tfds
 
+    from brainseg_jax.data.figshare_brain_tumor import archives
+    from brainseg_jax.data.phantom import generate
     from brainseg_jax.errors import InputError
-    from brainseg_jax.figshare_brain_tumor import archives, phantom
 
     data_dir = Path(DATA_DIR.value or tfds.core.constants.DATA_DIR).expanduser()
     if PHANTOM.value is not None:
         if MANUAL_DIR.value:
             raise InputError("--manual_dir and --phantom exclude each other: name one of them.")
         with tempfile.TemporaryDirectory() as drawn:
-            phantom.write_archives(Path(drawn), patients=PHANTOM.value, seed=SEED.value)
+            generate.write_archives(Path(drawn), patients=PHANTOM.value, seed=SEED.value)
             build(Path(drawn), data_dir, config="phantom")
         return
     if MANUAL_DIR.value:
@@ -41,9 +42,9 @@ def main() -> None:
 
 def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
     """Builds from a folder and prints what came out."""
-    from brainseg_jax.figshare_brain_tumor import archives, prepare
-    from brainseg_jax.input_pipeline import Dataset
-    from brainseg_jax.slice_table import compare_with_published, describe_table
+    from brainseg_jax.data.dataset import Dataset
+    from brainseg_jax.data.figshare_brain_tumor import archives, prepare
+    from brainseg_jax.data.metadata import compare_with_published, describe_table
 
     source = archives.find_source(manual_dir)
     if config == "figshare" and source.changed_files:

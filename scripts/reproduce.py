@@ -28,8 +28,8 @@ LESS_COMPILING = "--xla_backend_optimization_level=1"  # in miniature, compiling
 
 def main() -> None:
     """Runs what is not done and prints the summary after each stage."""
-    from brainseg_jax.reproduction import stages, summary
-    from brainseg_jax.reproduction.runner import Runner, alone_in
+    from brainseg_jax.studies.reproduction import stages, summary
+    from brainseg_jax.studies.reproduction.runner import Runner, alone_in
 
     seconds = MINUTES.value * 60 or math.inf
     if unknown := sorted(set(STAGES.value) - set(stages.NAMES)):
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _require_dataset(data_dir: Path, dataset: str) -> None:
-    from brainseg_jax.input_pipeline import Dataset
+    from brainseg_jax.data.dataset import Dataset
 
     Dataset(str(data_dir), config=dataset)
 

@@ -13,20 +13,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Copies the runs to docs/results and writes the tables of docs/results/README.md and README.md anew."""
-    from brainseg_jax import results
-    from brainseg_jax.reproduction import merge
+    from brainseg_jax.studies.reproduction import merge
+    from brainseg_jax.studies.results import (
+        devices_table,
+        provenance_table,
+        put_table,
+        read_evaluations,
+        reproduced_table,
+        results_table,
+        save_run,
+    )
 
     folder, page = REPOSITORY / "docs" / "results", REPOSITORY / "README.md"
     for workdir in WORKDIRS.value:
-        results.save_run(Path(workdir), folder)
+        save_run(Path(workdir), folder)
     if REPRODUCED.value:
         print(f"kept: {', '.join(merge.merge(Path(REPRODUCED.value), folder)) or 'nothing whole yet'}")
-    evaluations = results.read_evaluations(folder)
-    tables = (results.results_table(evaluations, link=""), results.provenance_table(evaluations))
-    results.put_table(folder / "README.md", "\n\n".join(tables))
-    results.put_table(page, results.results_table(evaluations, link="docs/results/"))
-    results.put_table(page, results.reproduced_table(evaluations), name="reproduced")
-    results.put_table(page, results.devices_table(folder), name="devices")
+    evaluations = read_evaluations(folder)
+    tables = (results_table(evaluations, link=""), provenance_table(evaluations))
+    put_table(folder / "README.md", "\n\n".join(tables))
+    put_table(page, results_table(evaluations, link="docs/results/"))
+    put_table(page, reproduced_table(evaluations), name="reproduced")
+    put_table(page, devices_table(folder), name="devices")
     print(f"{len(evaluations)} runs in {folder}")
 
 

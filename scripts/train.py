@@ -17,10 +17,11 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Trains."""
-    from brainseg_jax import parallel, train  # after the flags, so that --help and mistakes answer at once
+    from brainseg_jax.training.loop import train_and_evaluate
+    from brainseg_jax.utils.sharding import initialize_distributed
 
-    parallel.join_processes(CLUSTER.value)
-    train.train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
+    initialize_distributed(CLUSTER.value)
+    train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ import jax
 import ml_collections
 import pytest
 
-from brainseg_jax import runtime, train
-from brainseg_jax.figshare_brain_tumor import archives, phantom, prepare
+from brainseg_jax.data.figshare_brain_tumor import archives, prepare
+from brainseg_jax.data.phantom import generate
+from brainseg_jax.training.loop import train_and_evaluate
+from brainseg_jax.utils import xla_setup
 from configs import default
 
 # Before JAX starts: less of LLVM's work, since compiling is most of what the tests do. The quickstart in .ci/run
 # compiles as users do.
 os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"] = "cpu", "1"  # on a machine with GPUs too
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
-runtime.use_fast_convolutions()
+xla_setup.use_fast_convolutions()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 20
@@ -40,7 +42,7 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def phantom_archives(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom_archives")
-    phantom.write_archives(folder, patients=PATIENTS, seed=0, size=128)
+    generate.write_archives(folder, patients=PATIENTS, seed=0, size=128)
     return folder
 
 
@@ -76,7 +78,7 @@ def make_config(data_dir):
 def trained(tmp_path_factory, make_config):
     """The workdir of a short run of a U-Net with dropout that learned something."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train.train_and_evaluate(make_config(**TRAINED), workdir)
+    train_and_evaluate(make_config(**TRAINED), workdir)
     return workdir
 
 

@@ -7,12 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from brainseg_jax.data.dataset_info import LABELS
 from PIL import Image
 
-from brainseg_jax import splits
-from brainseg_jax.figshare_brain_tumor import Builder
-from brainseg_jax.figshare_brain_tumor.mat_file import LABELS
-from brainseg_jax.input_pipeline import Dataset
+from brainseg_jax.data import splits
+from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.figshare_brain_tumor import Builder
 
 
 @pytest.fixture(scope="module")

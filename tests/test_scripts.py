@@ -84,19 +84,20 @@ def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_pa
 
 
 def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
-    from brainseg_jax import evaluate, results
+    from brainseg_jax.evaluation import evaluate
+    from brainseg_jax.studies.results import RUN_FILES, put_table, read_evaluations, results_table, save_run
 
     run = tmp_path / "my_run"
     shutil.copytree(trained, run)
     evaluate.evaluate(run, split="test", data_dir="", output=run, examples=0)
-    results.save_run(run, tmp_path / "results")
+    save_run(run, tmp_path / "results")
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
-    assert kept == {*results.RUN_FILES, "learning_curves.png", "scores.png"}
+    assert kept == {*RUN_FILES, "learning_curves.png", "scores.png"}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results: scripts/save_results.py -->\nstale\n<!-- end of results -->\nafter\n")
-    found = results.read_evaluations(tmp_path / "results")
+    found = read_evaluations(tmp_path / "results")
     for _ in range(2):
-        results.put_table(page, results.results_table(found, link="docs/"))
+        put_table(page, results_table(found, link="docs/"))
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.blocks import (
+from brainseg_jax.models.layers import (
     UpConv2x2,
     UpConv3x3,
     batch_norm,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.blocks import UpConv2x2, batch_norm, he_normal, log_odds, max_pool, require_sides
+from brainseg_jax.models.layers import UpConv2x2, batch_norm, he_normal, log_odds, max_pool, require_sides
 
 
 class DoubleConv(nn.Module):

@@ -1,0 +1,1 @@
+"""From the published archives to batches on the device."""

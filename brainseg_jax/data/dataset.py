@@ -1,0 +1,98 @@
+"""The prepared dataset → arrays in their most compact form: reading, scaling, resizing, packing.
+
+Pictures are scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the network's
+square. Sides that are not equal are padded with black to a square first.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from brainseg_jax.data.figshare_brain_tumor import Builder
+from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.errors import InputError
+
+
+class Record(NamedTuple):
+    """One slice as the dataset has it.
+
+    Attributes:
+      slice_id: its id.
+      image: (H, W) int16, upright.
+      mask: (H, W) uint8, 0 or 1.
+      spacing_mm: side of a pixel, NaN where it is not known.
+    """
+
+    slice_id: int
+    image: np.ndarray
+    mask: np.ndarray
+    spacing_mm: float
+
+
+class Dataset:
+    """The prepared dataset: what is known of the slices, and their pixels on demand.
+
+    Attributes:
+      name: the builder config, "figshare" or "phantom".
+      table: every slice but its pixels, by ascending id.
+    """
+
+    def __init__(self, data_dir: str, *, config: str) -> None:
+        """Opens a prepared dataset.
+
+        Args:
+          data_dir: the TFDS root; "" for TFDS's own default.
+          config: the builder config, "figshare" or "phantom".
+
+        Raises:
+          InputError: no such dataset, or not in the array_record form.
+        """
+        if config not in Builder.builder_configs:
+            raise InputError(
+                f"config.data.dataset is {config!r}: set it to one of {', '.join(sorted(Builder.builder_configs))}."
+            )
+        self.name = config
+        builder = Builder(config=config, data_dir=data_dir or None)
+        command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}"
+        command += " --phantom=40" if config == "phantom" else ""
+        if not Path(builder.data_path).exists():
+            raise InputError(f"{builder.data_dir_root} holds no {builder.info.full_name}: run `{command}` first.")
+        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            raise InputError(
+                f"{builder.data_path} is in the {builder.info.file_format.value} form, which only TensorFlow reads: "
+                f"run `{command} --overwrite` for the array_record form."
+            )
+        self._sources = {split: builder.as_data_source(split) for split in sorted(builder.info.splits)}
+        without_pixels = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+        rows = [
+            (int(row["slice_id"]), row["patient_id"], int(row["label"]) + 1, int(row["fold"]), split, index)
+            for split in self._sources
+            for index, row in enumerate(builder.as_data_source(split, decoders=without_pixels))
+        ]
+        rows.sort(key=lambda row: row[0])
+        slice_ids, patient_ids, labels, folds, splits, indices = zip(*rows, strict=True)
+        self.table = SliceTable(
+            np.array(slice_ids),
+            tuple(name.decode() if isinstance(name, bytes) else name for name in patient_ids),
+            np.array(labels),
+            np.array(folds),
+        )
+        self._places = dict(zip(slice_ids, zip(splits, indices, strict=True), strict=True))
+
+    def read(self, slice_ids: Iterable[int]) -> Iterator[Record]:
+        """Reads slices in the order of their ids given.
+
+        Raises:
+          InputError: the dataset has no slice of that id.
+        """
+        for slice_id in slice_ids:
+            if int(slice_id) not in self._places:
+                raise InputError(
+                    f"The dataset has no slice {slice_id}: name the --data_dir that the run was trained with."
+                )
+            split, index = self._places[int(slice_id)]
+            row = self._sources[split][index]
+            yield Record(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))

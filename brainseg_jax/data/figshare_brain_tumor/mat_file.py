@@ -1,0 +1,183 @@
+"""One `<id>.mat` of the dataset ↔ one validated slice, and `cvind.mat` ↔ the official folds.
+
+The files are MATLAB v7.3: HDF5 behind a 512-byte user block. MATLAB stores arrays column by column, so an HDF5 reader
+sees pictures and masks transposed; here they are upright, (rows, columns).
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from brainseg_jax.errors import InputError
+
+_HEADER = "MATLAB 7.3 MAT-file, Platform: {platform}, HDF5 schema 1.00 ."
+_PHANTOM = "brainseg_jax phantom"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of the dataset.
+
+    Attributes:
+      slice_id: 1..3064, the file's name.
+      patient_id: the patient's id.
+      label: 1 meningioma, 2 glioma, 3 pituitary tumour.
+      image: (H, W) int16, upright; every slice has an intensity range of its own.
+      mask: (H, W) uint8, 1 inside the tumour, 0 outside.
+      is_phantom: whether the slice was drawn by `phantom.py` (the file's header says so).
+    """
+
+    slice_id: int
+    patient_id: str
+    label: int
+    image: np.ndarray
+    mask: np.ndarray
+    is_phantom: bool
+
+
+def read_slice(data: bytes, *, slice_id: int, name: str) -> Slice:
+    """Reads and validates one slice.
+
+    Args:
+      data: the bytes of a `<id>.mat` file.
+      slice_id: the id in the file's name.
+      name: where the file is, for messages.
+
+    Returns:
+      The slice.
+
+    Raises:
+      InputError: the file is not MATLAB v7.3, or a field is missing, has another dtype or shape, or a value that the
+        dataset cannot have.
+    """
+    with _open(data, name) as file:
+        label = _field(file, "cjdata/label", name)
+        codes = _field(file, "cjdata/PID", name)
+        image = _field(file, "cjdata/image", name)
+        mask = _field(file, "cjdata/tumorMask", name)
+    if label.shape != (1, 1) or label.dtype.kind not in "fiu" or label[0, 0] not in (1, 2, 3):
+        raise _bad(name, "cjdata/label", f"is {label.ravel()[:3]}, not 1, 2 or 3")
+    if codes.dtype != np.uint16 or codes.ndim != 2:
+        raise _bad(name, "cjdata/PID", f"has dtype {codes.dtype} and {codes.ndim} dimensions, not MATLAB characters")
+    patient_id = "".join(map(chr, codes.ravel())).replace("\0", "").strip()
+    if not patient_id:
+        raise _bad(name, "cjdata/PID", "is empty")
+    if image.dtype != np.int16 or image.ndim != 2 or not image.size:
+        raise _bad(name, "cjdata/image", f"has dtype {image.dtype} and shape {image.shape}, not int16 (W, H)")
+    if mask.dtype != np.uint8 or mask.shape != image.shape:
+        raise _bad(name, "cjdata/tumorMask", f"has dtype {mask.dtype} and shape {mask.shape}, not uint8 {image.shape}")
+    if mask.max() != 1:
+        raise _bad(name, "cjdata/tumorMask", "is empty" if not mask.any() else "has values other than 0 and 1")
+    if image.min() == image.max():
+        raise _bad(name, "cjdata/image", "has one value everywhere")
+    return Slice(
+        slice_id=slice_id,
+        patient_id=patient_id,
+        label=int(label[0, 0]),
+        image=np.ascontiguousarray(image.T),
+        mask=np.ascontiguousarray(mask.T),
+        is_phantom=_PHANTOM.encode() in data[:116],
+    )
+
+
+def read_image(data: bytes, *, name: str) -> np.ndarray:
+    """Reads only the picture of a `.mat` file, which needs no mask, label or id.
+
+    Args:
+      data: the bytes of a MATLAB v7.3 file with `cjdata/image`.
+      name: where the file is, for messages.
+
+    Returns:
+      (H, W) upright picture in the file's dtype.
+
+    Raises:
+      InputError: the file is not MATLAB v7.3 or holds no two-dimensional, finite picture.
+    """
+    with _open(data, name) as file:
+        image = _field(file, "cjdata/image", name)
+    if image.ndim != 2 or not image.size or image.dtype.kind not in "iuf" or not np.isfinite(image).all():
+        raise _bad(name, "cjdata/image", f"has dtype {image.dtype} and shape {image.shape}, not finite numbers (W, H)")
+    return np.ascontiguousarray(image.T)
+
+
+def read_folds(data: bytes, *, name: str) -> np.ndarray:
+    """Reads `cvind.mat`.
+
+    Returns:
+      (n,) int64; entry id-1 is the official fold, 1..5, of slice id.
+
+    Raises:
+      InputError: the file is not MATLAB v7.3, or `cvind` is not a vector of folds 1..5.
+    """
+    with _open(data, name) as file:
+        folds = _field(file, "cvind", name).ravel()
+    if not folds.size or not np.isin(folds, (1, 2, 3, 4, 5)).all():
+        raise _bad(name, "cvind", "has values other than the folds 1 to 5")
+    return folds.astype(np.int64)
+
+
+def write_slice(slice_: Slice) -> bytes:
+    """Bytes of the `<id>.mat` that `read_slice` reads back to the same slice (without `tumorBorder`)."""
+
+    def write(file: h5py.File) -> None:
+        struct = file.create_group("cjdata")
+        struct.attrs["MATLAB_class"] = np.bytes_("struct")
+        _write(struct, "PID", np.array([[ord(character)] for character in slice_.patient_id], np.uint16), "char")
+        _write(struct, "image", np.ascontiguousarray(slice_.image.T), "int16")
+        _write(struct, "label", np.array([[float(slice_.label)]]), "double")
+        _write(struct, "tumorMask", np.ascontiguousarray(slice_.mask.T), "logical")
+
+    return _matlab_file(write, platform=_PHANTOM if slice_.is_phantom else "brainseg_jax")
+
+
+def write_folds(folds: np.ndarray) -> bytes:
+    """Bytes of the `cvind.mat` that `read_folds` reads back to `folds`, (n,) integers 1..5."""
+    return _matlab_file(
+        lambda file: _write(file, "cvind", folds.astype(np.float64)[None, :], "double"), platform="brainseg_jax"
+    )
+
+
+def _open(data: bytes, name: str) -> h5py.File:
+    try:
+        return h5py.File(io.BytesIO(data), "r")
+    except OSError as error:
+        raise InputError(
+            f"{name} is not a MATLAB v7.3 (HDF5) file, or it is cut short: fetch it again, or save it in MATLAB with "
+            "save(..., '-v7.3')."
+        ) from error
+
+
+def _field(file: h5py.File, field: str, name: str) -> np.ndarray:
+    item = file.get(field)
+    if not isinstance(item, h5py.Dataset):
+        raise InputError(
+            f"{name} has no field {field}: it is not a file of this dataset, or it is damaged; fetch it again."
+        )
+    try:
+        return np.asarray(item[()])
+    except OSError as error:
+        raise _bad(name, field, "cannot be read") from error
+
+
+def _bad(name: str, field: str, what: str) -> InputError:
+    return InputError(f"{name}: field {field} {what}; fetch the file again, or leave it out.")
+
+
+def _write(group: h5py.Group, name: str, value: np.ndarray, matlab_class: str) -> None:
+    # Fixed chunks and no time stamps: the same slice gives the same bytes.
+    packed = {"compression": "gzip", "compression_opts": 1} if value.size > 4096 else {}
+    item = group.create_dataset(name, data=value, track_times=False, **packed)
+    item.attrs["MATLAB_class"] = np.bytes_(matlab_class)
+
+
+def _matlab_file(write: Callable[[h5py.File], None], *, platform: str) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        write(file)
+    data = bytearray(buffer.getvalue())
+    # 116 bytes of text, 8 of subsystem offset, version 0x0200 and "IM" for little endian: MATLAB's own header.
+    data[:512] = _HEADER.format(platform=platform).encode().ljust(116) + bytes(8) + b"\x00\x02IM" + bytes(384)
+    return bytes(data)

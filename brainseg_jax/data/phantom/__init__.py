@@ -1,0 +1,1 @@
+"""Phantoms: drawn slices in the form of the figshare dataset."""

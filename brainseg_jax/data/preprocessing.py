@@ -1,0 +1,44 @@
+"""Scaling of grey levels, and resizing to the network's square and back: one slice, NumPy in and out."""
+
+import numpy as np
+from PIL import Image
+
+
+def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
+    """Scales grey levels to [0, 1].
+
+    Args:
+      image: (H, W) of any real dtype and range.
+      percentile: what becomes 0, and 100 minus it what becomes 1; grey levels beyond are cut. With 0 these are the
+        smallest and the largest, so that one bright pixel can leave the rest of a picture dark.
+
+    Returns:
+      (H, W) float32 in [0, 1]; a picture of one value becomes 0.
+    """
+    image = image.astype(np.float32)
+    low, high = np.percentile(image, (percentile, 100 - percentile)) if percentile else (image.min(), image.max())
+    if not high > low:  # nearly all of it has one value
+        low, high = image.min(), image.max()
+    return ((image - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(image)
+
+
+def to_network_size(image: np.ndarray, *, size: int) -> np.ndarray:
+    """Pads to a square and resizes a picture or mask: (H, W) float32 or bool to (size, size) float32."""
+    side = max(image.shape)
+    margins = [((side - length) // 2, side - length - (side - length) // 2) for length in image.shape]
+    square = np.pad(image.astype(np.float32), margins)
+    return square if side == size else _resize(square, size)
+
+
+def from_network_size(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """Undoes `to_network_size`: (S, S) float32 at the network's resolution to (H, W) = `shape`."""
+    side = max(shape)
+    square = values if values.shape[0] == side else _resize(values, side)
+    top, left = ((side - length) // 2 for length in shape)
+    return square[top : top + shape[0], left : left + shape[1]]
+
+
+def _resize(square: np.ndarray, size: int) -> np.ndarray:
+    # Pillow's bilinear filter widens with the shrinkage, which is what "antialiased" means; its values are those of
+    # jax.image.resize, which would compile a program for every size of picture.
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))

@@ -1,0 +1,242 @@
+"""Scoring of a trained network: a part of its dataset, slice by slice, each at its own size."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from brainseg_jax.data import splits
+from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.dataset_info import LABELS
+from brainseg_jax.data.preprocessing import scale_image
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation import score_charts
+from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
+from brainseg_jax.evaluation.summary import summarize
+from brainseg_jax.inference.postprocessing import Decision, choose
+from brainseg_jax.inference.predictor import Ensemble, Predictor, Probabilities, predict_records
+from brainseg_jax.metrics.calibration import Calibration
+from brainseg_jax.plots.segmentations import Example, segmentation_examples
+from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.provenance import describe_environment
+from brainseg_jax.workdir.files import describe_run, read_config, read_decision, read_environment, read_splits
+
+EXAMPLES = 4  # slices in each figure of predictions
+
+
+def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, examples: int = EXAMPLES) -> dict[str, Any]:
+    """Scores the best checkpoint of a run.
+
+    Args:
+      directory: the run's workdir.
+      split: "train", "validation", "test" or "all".
+      data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
+      output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
+      examples: slices in each of the figures of the best, the median and the worst; 0 for no such figures, which take
+        longer than scoring a small part.
+
+    Returns:
+      What evaluation_<split>.json holds.
+
+    Raises:
+      InputError: no run, no dataset, an unknown split, or a split other than "all" of another dataset.
+    """
+    if split not in (*splits.PARTS, "all"):
+        raise InputError(f"--split is {split!r}: set it to one of {', '.join(splits.PARTS)}, all.")
+    if data_dir and split != "all":
+        raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
+    config = read_config(directory)
+    predictor = Predictor(directory)
+    decision = read_decision(directory, epoch=predictor.epoch)
+    dataset = _open(config, data_dir)
+    slice_ids = dataset.table.slice_ids if split == "all" else np.array(read_splits(directory)[split])
+    about = {
+        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
+        "checkpoint_epoch": predictor.epoch,
+        "trained_with": read_environment(directory),
+    }
+    return score_and_write(predictor, decision, dataset, slice_ids, config, about, split, output, examples=examples)
+
+
+def score_and_write(
+    predictor: Probabilities,
+    decision: Decision,
+    dataset: Dataset,
+    slice_ids: np.ndarray,
+    config: ml_collections.ConfigDict,
+    about: Mapping[str, Any],
+    split: str,
+    output: Path,
+    *,
+    examples: int,
+) -> dict[str, Any]:
+    """Scores slices and writes the files of an evaluation.
+
+    Args:
+      predictor: pictures to probabilities.
+      decision: which of them are tumour.
+      dataset: the slices.
+      slice_ids: (N,) which of them.
+      config: of the run, or of the first of several.
+      about: what the summary says besides.
+      split: names the files.
+      output: see `evaluate`.
+      examples: see `evaluate`.
+
+    Returns:
+      What evaluation_<split>.json holds.
+    """
+    scores, calibration = score_slices(predictor, decision, dataset, slice_ids)
+    summary = {
+        "split": split,
+        "dataset": dataset.name,
+        "trained_on": config.data.dataset,
+        **summarize(scores),
+        "calibration": calibration.describe(),
+        **describe_scored_run(config),
+        "threshold": decision.threshold,
+        "smallest_component": decision.smallest_component,
+        **describe_environment(devices=jax.local_device_count()),
+        **about,
+    }
+    if examples:
+        _draw_examples(predictor, decision, dataset, scores, output / "figures", split, examples)
+    seeds = summary["seed"] if "members" in summary else ""
+    write_evaluation(output, split, summary, scores, title=describe_run(config, seeds=seeds))
+    return summary
+
+
+def score_slices(
+    predictor: Probabilities, decision: Decision, dataset: Dataset, slice_ids: np.ndarray
+) -> tuple[list[SliceScore], Calibration]:
+    """Predicts slices and compares each with its mask.
+
+    Raises:
+      InputError: the dataset has no slice of an id.
+    """
+    table = dataset.table
+    scores, calibration = [], Calibration.empty()
+    for record, probabilities in predict_records(predictor, dataset, slice_ids):
+        row = int(np.searchsorted(table.slice_ids, record.slice_id))
+        scores.append(
+            score_slice(
+                record,
+                decision.mask(probabilities),
+                patient_id=table.patient_ids[row],
+                label=LABELS[int(table.labels[row]) - 1],
+            )
+        )
+        calibration = calibration.add(probabilities, record.mask)
+    return scores, calibration
+
+
+def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The settings of a run by which its results are told apart."""
+    return {
+        "protocol": config.split.protocol,
+        "fold": config.split.fold if splits.has_folds(config.split.protocol) else None,
+        "seed": config.seed,
+        "network": config.model.name,
+        "start_filters": config.model.start_filters,
+        "image_size": config.data.image_size,
+        "epochs": config.train.epochs,
+        "start_from": config.train.start_from,
+        "flip": config.evaluation.flip,
+    }
+
+
+def write_evaluation(
+    output: Path, split: str, summary: Mapping[str, Any], scores: Sequence[SliceScore], *, title: str
+) -> None:
+    """Writes evaluation_<split>.json, per_slice_<split>.csv and figures/<split>_scores.png."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_scores(output / f"per_slice_{split}.csv", scores)
+    score_charts.score_overview(scores, summary["calibration"], output / "figures" / f"{split}_scores.png", title=title)
+    write_json(output / f"evaluation_{split}.json", summary)
+
+
+def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
+    if not data_dir:
+        return Dataset(config.data.data_dir, config=config.data.dataset)
+    # Another dataset may be of the other kind: a network of drawn slices scored on real ones, or the reverse.
+    try:
+        return Dataset(data_dir, config=config.data.dataset)
+    except InputError:
+        other = "phantom" if config.data.dataset == "figshare" else "figshare"
+        return Dataset(data_dir, config=other)
+
+
+def _draw_examples(
+    predictor: Probabilities,
+    decision: Decision,
+    dataset: Dataset,
+    scores: Sequence[SliceScore],
+    folder: Path,
+    split: str,
+    count: int,
+) -> None:
+    ranked = sorted(scores, key=lambda score: score.dice)
+    shown = min(count, len(ranked))
+    middle = (len(ranked) - shown) // 2
+    groups = {"worst": ranked[:shown], "median": ranked[middle : middle + shown], "best": ranked[::-1][:shown]}
+    for name, group in groups.items():
+        slice_ids = np.array([score.slice_id for score in group])
+        examples = [
+            Example(
+                image=scale_image(record.image),
+                true_mask=record.mask.astype(bool),
+                predicted_mask=decision.mask(probabilities),
+                caption=f"{score.slice_id}, {score.label}",
+                dice=score.dice,
+            )
+            for score, (record, probabilities) in zip(
+                group, predict_records(predictor, dataset, slice_ids), strict=True
+            )
+        ]
+        segmentation_examples(examples, folder / f"{split}_{name}.png", title=f"{name.capitalize()} slices of {split}")
+
+
+def evaluate_ensemble(
+    directories: Sequence[Path], *, split: str, output: Path, examples: int = EXAMPLES
+) -> dict[str, Any]:
+    """Scores the ensemble of several runs.
+
+    Args:
+      directories: see `Ensemble`. The first one's config says how masks are made; where it has threshold and smallest
+        component chosen on validation, they are chosen anew, for the ensemble.
+      split: "train", "validation" or "test".
+      output: folder for the files of `evaluate.evaluate`, for members.json, and for config.json and splits.json of
+        the first run.
+      examples: see `evaluate.evaluate`.
+
+    Returns:
+      What evaluation_<split>.json holds: that of a run, the `seed` of each, and `members`, their names.
+
+    Raises:
+      InputError: see `Ensemble`.
+    """
+    first = directories[0]
+    config, parts = read_config(first), read_splits(first)
+    ensemble = Ensemble(directories)
+    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+    decision = Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    if config.evaluation.choose_on_validation:
+        validation = predict_records(ensemble, dataset, np.array(parts["validation"]))
+        decision, _ = choose((probabilities, record.mask) for record, probabilities in validation)
+    members = [directory.resolve().name for directory in directories]
+    about = {
+        "members": members,
+        "seed": ", ".join(str(read_config(directory).seed) for directory in directories),
+        "checkpoint_epoch": ensemble.epochs,
+        "trained_with": read_environment(first),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "members.json", members)
+    for name in ("config.json", "splits.json"):
+        write_json(output / name, json.loads((first / name).read_text()))
+    slice_ids = np.array(parts[split])
+    return score_and_write(ensemble, decision, dataset, slice_ids, config, about, split, output, examples=examples)

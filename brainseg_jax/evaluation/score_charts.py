@@ -1,0 +1,111 @@
+"""Charts of scores: numbers in, PNG files out, no picture of a patient."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from brainseg_jax.data.dataset_info import LABELS
+from brainseg_jax.evaluation.scores import SliceScore
+from brainseg_jax.plots.style import INK, save_figure
+
+# From Okabe, Ito 2008, as in overlays.py: told apart with every kind of colour blindness.
+CLASS_COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00", "#009E73"), strict=True))
+CLASS_MARKERS = dict(zip(LABELS, ("o", "^", "s"), strict=True))
+
+
+def score_overview(scores: Sequence[SliceScore], calibration: Mapping[str, Any], path: Path, *, title: str) -> None:
+    """Draws the distribution of Dice by class, Dice against tumour size, and the calibration of the probabilities.
+
+    Args:
+      scores: one or more.
+      calibration: see `calibration.Calibration.describe`.
+      path: PNG file to write; missing folders are made.
+      title: headline of the figure.
+
+    Raises:
+      ValueError: no scores.
+    """
+    if not scores:
+        raise ValueError("There is no score to draw.")
+    figure = Figure(figsize=(10.5, 3.9))
+    figure.text(0.008, 0.945, title, fontsize=12, fontweight="bold", color=INK)
+    by_class, by_size, reliability = (figure.add_axes((left, 0.14, 0.265, 0.655)) for left in (0.05, 0.385, 0.725))
+    _draw_classes(by_class, scores)
+    _draw_sizes(by_size, scores)
+    _draw_calibration(reliability, calibration)
+    for axes in (by_class, by_size, reliability):
+        axes.set_ylim(-0.03, 1.03)
+        axes.tick_params(labelsize=8.5, colors=INK, length=3)
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _draw_classes(axes: Axes, scores: Sequence[SliceScore]) -> None:
+    axes.set_title("Dice of the slices by class", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
+    jitter = np.random.default_rng(0)
+    ticks = []
+    for place, label in enumerate(LABELS):
+        dice = np.array([score.dice for score in scores if score.label == label])
+        ticks.append(f"{label}\n{dice.size} slices")
+        if not dice.size:
+            continue
+        color = CLASS_COLORS[label]
+        axes.scatter(place + jitter.uniform(-0.28, 0.28, dice.size), dice, s=5, color=color, alpha=0.35, linewidths=0)
+        low, middle, high = np.percentile(dice, [25, 50, 75])
+        axes.plot([place, place], [low, high], color=INK, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot([place - 0.3, place + 0.3], [middle] * 2, color=INK, linewidth=1.6)
+        axes.plot([place], [dice.mean()], marker="D", markersize=6, color="white", markeredgecolor=INK)
+        axes.annotate(f"{dice.mean():.3f}", (place + 0.1, dice.mean()), fontsize=8.5, color=INK, va="center")
+    axes.set_xticks(range(len(LABELS)), ticks)
+    axes.set_xlim(-0.5, len(LABELS) - 0.5)
+    axes.text(
+        0.0, 1.01, "diamond: mean, line: median, bar: middle half", fontsize=7.5, color=INK, transform=axes.transAxes
+    )
+
+
+def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
+    axes.set_title("Dice against tumour size", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
+    for label in LABELS:
+        members = [score for score in scores if score.label == label]
+        axes.scatter(
+            [100 * score.tumour_pixels / score.picture_pixels for score in members],
+            [score.dice for score in members],
+            s=9,
+            color=CLASS_COLORS[label],
+            marker=CLASS_MARKERS[label],
+            alpha=0.45,
+            linewidths=0,
+            label=label,
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("tumour's share of the picture", fontsize=9, color=INK, labelpad=2)
+    legend = axes.legend(
+        loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.1
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1.0)  # type: ignore[union-attr]
+
+
+def _draw_calibration(axes: Axes, calibration: Mapping[str, Any]) -> None:
+    axes.set_title("Calibration of the pixels", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (3, 3)))
+    filled = [index for index, share in enumerate(calibration["tumour_share"]) if share is not None]
+    mean = [calibration["mean_probability"][index] for index in filled]
+    share = [calibration["tumour_share"][index] for index in filled]
+    axes.plot(mean, share, color=CLASS_COLORS["meningioma"], linewidth=1.4, marker="o", markersize=4)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("predicted probability", fontsize=9, color=INK, labelpad=2)
+    axes.set_ylabel("share that is tumour", fontsize=9, color=INK, labelpad=2)
+    error = calibration["expected_error_uncertain"]
+    if error is not None:
+        note = f"mean gap of uncertain pixels {error:.3f}"
+        axes.text(0.0, 1.01, note, fontsize=7.5, color=INK, transform=axes.transAxes)

@@ -1,0 +1,63 @@
+"""Masks of picture files."""
+
+import glob
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from brainseg_jax.data.image_files import read_picture
+from brainseg_jax.data.preprocessing import scale_image
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.inference.predictor import BATCH_SIZE, Predictor
+from brainseg_jax.plots.overlays import overlay
+
+SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
+
+
+def predict_files(predictor: Predictor, decision: Decision, paths: Sequence[Path], output: Path) -> Iterator[Path]:
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each picture, batch by batch.
+
+    Args:
+      predictor: the network.
+      decision: which pixels are tumour.
+      paths: `.mat`, PNG and JPEG files.
+      output: folder for the pictures; made if missing.
+
+    Yields:
+      The path of each mask when both files are written.
+
+    Raises:
+      InputError: see `read_picture`.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    remaining = iter(paths)
+    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
+        images = [read_picture(path) for path in batch]
+        for path, image, probabilities in zip(batch, images, predictor(images), strict=True):
+            mask = decision.mask(probabilities)
+            Image.fromarray(overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}_mask.png")
+            yield output / f"{path.stem}_mask.png"
+
+
+def find_pictures(pattern: str) -> list[Path]:
+    """The files that a glob pattern names, sorted.
+
+    Raises:
+      InputError: there are none, one has an unknown suffix, or two would give masks of one name.
+    """
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+    if not paths:
+        raise InputError(f"--input={pattern} names no file: give a path or a quoted pattern such as 'slices/*.png'.")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path} has the suffix {path.suffix!r}: --input takes {', '.join(SUFFIXES)} files.")
+        if path.stem in seen:
+            raise InputError(f"{seen[path.stem]} and {path} would both give {path.stem}_mask.png: rename one of them.")
+        seen[path.stem] = path
+    return paths

@@ -1,0 +1,1 @@
+"""Measures of masks and probabilities: arrays in, numbers out."""

@@ -1,0 +1,1 @@
+"""What takes several runs: cross-validation, ablations, benchmarks, reproduction."""

@@ -1,0 +1,182 @@
+"""Our side: the training step and the inference that train.py and predict.py run."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from brainseg_jax import config as default_config
+from brainseg_jax.data.augmentation import Augmentation
+from brainseg_jax.data.loaders import DeviceSupply, StreamSupply, choose_steps_per_call, epoch_batches
+from brainseg_jax.data.packing import Slices, pack
+from brainseg_jax.models import create_model
+from brainseg_jax.studies.benchmark.case import Case
+from brainseg_jax.studies.benchmark.timing import Side
+from brainseg_jax.training.losses import create_loss
+from brainseg_jax.training.optimizer import create_optimization
+from brainseg_jax.training.state import TrainState, create_train_state
+from brainseg_jax.training.step import TrainStep, make_train_step, run_epoch
+from brainseg_jax.utils.sharding import batch_sharding, make_mesh, replicated, shard
+
+AUGMENTED = {
+    "flip": 0.5,
+    "rotation": 15.0,
+    "scale": 0.15,
+    "shift": 0.05,
+    "elastic": 0.01,
+    "gamma": 0.2,
+    "contrast": 0.2,
+    "noise": 0.02,
+}
+
+
+def make_side(case: Case) -> Side:
+    """Our training step or inference for a case, warmed up."""
+    return _training(case) if case.mode == "train" else _inference(case)
+
+
+def random_slices(count: int, size: int) -> Slices:
+    """Slices of noise: what a step costs does not depend on what it sees."""
+    images = np.random.default_rng(0).random((count, size, size), np.float32)
+    return pack(images, images > 0.9)
+
+
+def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, TrainStep]:
+    """Mesh, first state and compiled training step of a case."""
+    config = default_config.get_config()
+    mesh = make_mesh(batch_size=case.batch_size, count=case.devices)
+    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
+    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
+    augmentation = Augmentation(**{**config.augmentation, **(AUGMENTED if augmented else {})})
+    state = create_train_state(jax.random.key(0), model, optimization, image_size=case.image_size)
+    step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation, mesh)
+    return mesh, shard(state, replicated(mesh)), step
+
+
+def _training(case: Case) -> Side:
+    mesh, state, step = start(case)
+    slices = random_slices(case.batch_size, case.image_size)
+    batches = np.tile(np.arange(case.batch_size, dtype=np.int32), (case.steps, 1))
+    (load,) = DeviceSupply(slices, mesh).loads(batches, steps_per_call=case.steps)
+    parameters = _count(state.params)
+    started = time.perf_counter()
+    compiled = step.func.lower(*step.args, state, load).compile()  # type: ignore[attr-defined]
+    states = [compiled(*step.args, state, load)[0]]
+    jax.block_until_ready(states)
+    seconds = time.perf_counter() - started
+
+    def run() -> None:
+        states[0], sums = compiled(*step.args, states[0], load)
+        jax.block_until_ready((states[0], sums))
+
+    return _side(compiled, run, case, mesh, seconds, parameters)
+
+
+def _inference(case: Case) -> Side:
+    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
+    mesh = make_mesh(batch_size=case.batch_size, count=case.devices)
+    images = np.random.default_rng(0).random((case.batch_size, case.image_size, case.image_size, 1), np.float32)
+    variables = shard(jax.jit(model.init)(jax.random.key(0), images[:1]), replicated(mesh))
+    batch = shard(images, batch_sharding(mesh, axis=0))
+    started = time.perf_counter()
+
+    def predict(variables: Any, images: Any) -> Any:
+        logits: Any = model.apply(variables, images, train=False)
+        return jax.nn.sigmoid(logits)
+
+    compiled = jax.jit(predict).lower(variables, batch).compile()
+    jax.block_until_ready(compiled(variables, batch))
+    seconds = time.perf_counter() - started
+
+    def run() -> None:
+        jax.block_until_ready([compiled(variables, batch) for _ in range(case.steps)])
+
+    return _side(compiled, run, case, mesh, seconds, _count(variables["params"]))
+
+
+def _side(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, parameters: int) -> Side:
+    # XLA counts the program of one device and the body of a loop once: so a batch's share of one device.
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    share = case.batch_size / mesh.size
+    taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return Side(
+        run=run,
+        slices=case.batch_size * case.steps,
+        compile_seconds=seconds,
+        parameters=parameters,
+        memory_bytes=(taken - memory.alias_size_in_bytes) * mesh.size,
+        flops_per_slice=max(cost.get("flops", 0), 0) / share or None,
+        bytes_per_slice=max(cost.get("bytes accessed", 0), 0) / share or None,
+    )
+
+
+def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
+    """An epoch in four ways: bare steps on one batch, from device memory, the same augmented, and streamed.
+
+    All four read the metrics of all steps at the end, as training does.
+    """
+    host = random_slices(slices, case.image_size)
+    found = {}
+    for name in ("bare", "device", "augmented", "stream"):
+        mesh, state, step = start(case, augmented=name == "augmented")
+        supply = (StreamSupply if name == "stream" else DeviceSupply)(host, mesh)
+        steps = choose_steps_per_call(0, supply, batches=slices // case.batch_size)
+        states, epochs = [state], [0]
+        fixed = next(iter(supply.loads(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
+
+        def run(
+            bare: bool = name == "bare",
+            supply: Any = supply,
+            step: Any = step,
+            states: Any = states,
+            epochs: Any = epochs,
+            fixed: Any = fixed,
+            steps: int = steps,
+        ) -> None:
+            epochs[0] += 1
+            batches = _batches(case, slices, epochs[0])
+            if bare:
+                done = []
+                for _ in range(0, len(batches), steps):
+                    states[0], sums = step(states[0], fixed)
+                    done.append(sums)
+                jax.device_get(done)
+            else:
+                states[0], _ = run_epoch(step, states[0], supply, batches, steps_per_call=steps)
+            jax.block_until_ready(states[0])
+
+        started = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - started
+        found[name] = Side(run, len(_batches(case, slices, 0)) * case.batch_size, seconds, _count(states[0].params))
+    return found
+
+
+def ceilings(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
+    """What the device can do at most: operations of large matrix products, and bytes of a large copy."""
+    side = 8192 if on_gpu else 2048
+    matrix = jax.random.normal(jax.random.key(0), (side, side))
+    values = jax.random.normal(jax.random.key(0), (2**28 if on_gpu else 2**25,))
+    multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1.0)
+    runs: dict[str, tuple[Any, int]] = {
+        name: (functools.partial(wait_for, multiply, of_type), 2 * side**3)
+        for name, of_type in (("float32", matrix), ("bfloat16", matrix.astype(jnp.bfloat16)))
+    }
+    return runs | {"bytes": (functools.partial(wait_for, copy, values), 2 * values.nbytes)}
+
+
+def wait_for(function: Any, *arguments: Any) -> None:
+    """Calls a compiled function and waits for its result."""
+    jax.block_until_ready(function(*arguments))
+
+
+def _batches(case: Case, slices: int, epoch: int) -> np.ndarray:
+    return epoch_batches(seed=0, epoch=epoch, slices=slices, batch_size=case.batch_size)
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,104 @@
+"""PyTorch's side: the same work in eager PyTorch and in its faster settings."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brainseg_jax.studies.benchmark.case import Case
+from brainseg_jax.studies.benchmark.timing import Side
+from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How PyTorch is run.
+
+    Attributes:
+      name: as tables show it.
+      channels_last: feature maps and kernels in NHWC order.
+      autocast: convolutions in bfloat16.
+      compiled: through torch.compile.
+    """
+
+    name: str
+    channels_last: bool = False
+    autocast: bool = False
+    compiled: bool = False
+
+
+def settings(*, compiled: bool) -> tuple[Setting, ...]:
+    """The settings to try on this machine, eager first; torch.compile among them if `compiled`."""
+    return tuple(setting for setting in _all_settings() if compiled or not setting.compiled)
+
+
+def _all_settings() -> tuple[Setting, ...]:
+    if torch.cuda.is_available():
+        return (
+            Setting("eager"),
+            Setting("channels-last, bf16", channels_last=True, autocast=True),
+            Setting("channels-last, bf16, compiled", channels_last=True, autocast=True, compiled=True),
+        )
+    return (
+        Setting("eager"),
+        Setting("channels-last", channels_last=True),
+        Setting("channels-last, compiled", channels_last=True, compiled=True),
+    )
+
+
+def make_side(case: Case, setting: Setting) -> Side:
+    """PyTorch's training step (binary cross-entropy, Adam) or inference for a case, warmed up."""
+    torch.manual_seed(0)
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    torch.backends.cudnn.benchmark = True  # the fastest algorithm for each shape
+    torch.set_float32_matmul_precision("high")  # TF32, as XLA does
+    memory_format = torch.channels_last if setting.channels_last else torch.contiguous_format
+    network = NETWORKS[case.model](case.start_filters).to(device)
+    network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
+    shape = (case.batch_size, 1, case.image_size, case.image_size)
+    images = torch.rand(shape, device=device).contiguous(memory_format=memory_format)
+    masks = (torch.rand(shape, device=device) > 0.9).float()
+    torch.compiler.reset()
+    function: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False) if setting.compiled else network
+
+    def forward() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=setting.autocast):
+            return function(images)
+
+    if case.mode == "train":
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+
+        def work() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            functional.binary_cross_entropy_with_logits(forward().float(), masks).backward()
+            optimizer.step()
+
+    else:
+        network.eval()
+
+        def work() -> None:
+            with torch.inference_mode():
+                forward()
+
+    def run() -> None:
+        for _ in range(case.steps):
+            work()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    return Side(
+        run=run,
+        slices=case.batch_size * case.steps,
+        compile_seconds=seconds,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+    )

@@ -1,0 +1,149 @@
+"""All folds: every slice of the dataset predicted exactly once, by a network that never saw its patient."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from brainseg_jax.config import flatten
+from brainseg_jax.data import splits
+from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.dataset_info import FOLDS
+from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.evaluate import describe_scored_run, evaluate, write_evaluation
+from brainseg_jax.evaluation.scores import read_scores
+from brainseg_jax.evaluation.summary import summarize
+from brainseg_jax.metrics.calibration import Calibration
+from brainseg_jax.training.loop import train_and_evaluate
+from brainseg_jax.training.preflight import require_unseen
+from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.provenance import describe_environment
+from brainseg_jax.workdir.files import describe_run, read_config, require_same_run
+
+PROTOCOLS = ("official", "family")
+KEPT_OF_FOLD = (
+    "slices",
+    "families",
+    "dice",
+    "dice_median",
+    "dice_by_class",
+    "share_missed",
+    "threshold",
+    "smallest_component",
+    "checkpoint_epoch",
+    "trained_with",
+)
+
+
+def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[str, Any]:
+    """Trains and scores the five folds, or goes on where an earlier call stopped.
+
+    Args:
+      config: see configs/default.py; `split.fold` is set for each fold.
+      directory: holds a workdir fold_1 … fold_5 each, config.json, evaluation_cv.json, per_slice_cv.csv and
+        figures/cv_scores.png.
+
+    Returns:
+      What evaluation_cv.json holds.
+
+    Raises:
+      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two parts, a start from
+        a run that knows a fold's patients, or a directory with another run or with folds of another config.
+    """
+    configs = {fold: _of_fold(config, fold) for fold in FOLDS}
+    table = Dataset(config.data.data_dir, config=config.data.dataset).table
+    if (directory / "checkpoints").exists():
+        raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
+    for fold, parts in check_folds(table, config).items():  # before hours of training
+        require_same_run(directory / f"fold_{fold}", configs[fold], parts)
+        if config.train.start_from:
+            require_unseen(Path(config.train.start_from), config, parts, table)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "config.json", json.loads(config.to_json()))
+    for fold, of_fold in configs.items():
+        run = directory / f"fold_{fold}"
+        evaluation = run / "evaluation_test.json"
+        if evaluation.exists() and _trained_alike(read_config(run), of_fold):
+            print(f"Fold {fold} is there already.")
+            continue
+        # Of fewer epochs, maybe.
+        evaluation.unlink(missing_ok=True)
+        (directory / "evaluation_cv.json").unlink(missing_ok=True)
+        print(f"Fold {fold}:")
+        train_and_evaluate(of_fold, run)
+        evaluate(run, split="test", data_dir="", output=run, examples=0)
+    return join_folds(directory)
+
+
+def check_folds(table: SliceTable, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
+    """The parts of every fold.
+
+    Raises:
+      InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two parts of a fold, or a
+        slice that would not be in exactly one test part.
+    """
+    if config.split.protocol not in PROTOCOLS:
+        raise InputError(
+            f"config.split.protocol is {config.split.protocol!r}: cross-validation needs folds that keep patients "
+            f"apart; set it to one of {', '.join(PROTOCOLS)}."
+        )
+    parts = {fold: splits.make_splits(table, **_of_fold(config, fold).split) for fold in FOLDS}
+    tested = Counter(int(slice_id) for of_fold in parts.values() for slice_id in of_fold["test"])
+    for slice_id in table.slice_ids.tolist():
+        if tested[slice_id] != 1:
+            raise InputError(
+                f"Slice {slice_id} would be tested {tested[slice_id]} times: its fold is none of "
+                f"{', '.join(map(str, FOLDS))}; prepare the dataset with its own cvind.mat."
+            )
+    return parts
+
+
+def join_folds(directory: Path) -> dict[str, Any]:
+    """Writes evaluation_cv.json, per_slice_cv.csv and figures/cv_scores.png from the scored folds.
+
+    Returns:
+      What evaluation_cv.json holds: the keys of evaluation_test.json over all slices, and `by_fold`.
+
+    Raises:
+      InputError: a fold is not scored.
+    """
+    scores, calibration, by_fold = [], Calibration.empty(), {}
+    for fold in FOLDS:
+        run = directory / f"fold_{fold}"
+        scores += read_scores(run / "per_slice_test.csv")
+        evaluation = json.loads((run / "evaluation_test.json").read_text())
+        calibration = calibration.join(Calibration.parse(evaluation["calibration"]))
+        by_fold[str(fold)] = {key: evaluation[key] for key in KEPT_OF_FOLD}
+    scores.sort(key=lambda score: score.slice_id)
+    config = read_config(directory)
+    summary = {
+        "split": "cv",
+        "dataset": config.data.dataset,
+        "trained_on": config.data.dataset,
+        **summarize(scores),
+        "calibration": calibration.describe(),
+        **describe_scored_run(config),
+        "fold": None,
+        "by_fold": by_fold,
+        **describe_environment(devices=jax.local_device_count()),
+        "trained_with": by_fold["1"]["trained_with"],
+    }
+    write_evaluation(directory, "cv", summary, scores, title=describe_run(config, all_folds=True))
+    return summary
+
+
+def _trained_alike(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
+    """Whether two configs differ at most in where the dataset lies."""
+    here, there = flatten(one.to_dict()), flatten(other.to_dict())
+    return {**here, "data.data_dir": ""} == {**there, "data.data_dir": ""}
+
+
+def _of_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.split.fold = fold
+    return result

@@ -1,0 +1,105 @@
+"""The optimizer and the learning rate's schedule."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from brainseg_jax.errors import InputError
+
+SCHEDULES = ("plateau", "cosine")
+
+
+class Optimization(NamedTuple):
+    """The optimizer and the schedule of a run.
+
+    Attributes:
+      optimizer: turns gradients into updates of a learning rate of 1.
+      learning_rate: epochs taken, a part of one too → the learning rate.
+      steps_per_epoch: steps of an epoch.
+      plateau: watches the validation loss, once an epoch, and scales the learning rate; None under "cosine".
+    """
+
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    steps_per_epoch: int
+    plateau: optax.GradientTransformationExtraArgs | None
+
+
+def create_optimization(
+    *,
+    learning_rate: float,
+    schedule: str,
+    warmup_epochs: float,
+    weight_decay: float,
+    l2_penalty: float,
+    plateau_factor: float,
+    plateau_patience: int,
+    plateau_rtol: float,
+    plateau_atol: float,
+    minimum_learning_rate: float,
+    epochs: int,
+    steps_per_epoch: int,
+) -> Optimization:
+    """Adam (Kingma, Ba 2015, arXiv:1412.6980) or AdamW (Loshchilov, Hutter 2019, arXiv:1711.05101).
+
+    Args:
+      learning_rate: the highest, above 0.
+      schedule: "plateau": it falls when the validation loss stalls; "cosine": it rises from 0 and falls along half a
+        cosine to the minimum at the last step (Loshchilov, Hutter 2017, arXiv:1608.03983).
+      warmup_epochs: epochs of the rise under "cosine", at least 0, fewer than `epochs`.
+      weight_decay: times learning rate and kernel is taken off each kernel at each step; 0 for Adam.
+      l2_penalty: `l2_penalty` · Σ w² over the kernels joins the loss; 0 for none.
+      plateau_factor: multiplies the learning rate after `plateau_patience` epochs without improvement, in (0, 1).
+      plateau_patience: epochs, at least 1.
+      plateau_rtol: an epoch improves on the best validation loss so far where it is below
+        best · (1 - `plateau_rtol`) - `plateau_atol`; in [0, 1).
+      plateau_atol: at least 0; one of the two is above 0. Keras has 0 and 1e-4, PyTorch and optax 1e-4 and 0.
+      minimum_learning_rate: never below it, but for the warm-up.
+      epochs: of the whole run.
+      steps_per_epoch: steps of one.
+
+    Returns:
+      The optimizer and its learning rate's schedule.
+
+    Raises:
+      InputError: an unknown schedule, a warm-up as long as the run, or a smallest improvement out of range.
+    """
+    if schedule not in SCHEDULES:
+        raise InputError(f"config.optimizer.schedule is {schedule!r}: set it to one of {', '.join(SCHEDULES)}.")
+    if not 0 <= warmup_epochs < epochs:
+        raise InputError(
+            f"config.optimizer.warmup_epochs is {warmup_epochs}: set it to 0 or more, fewer than the {epochs} of "
+            "config.train.epochs."
+        )
+    for name, value, top in (("plateau_rtol", plateau_rtol, 1.0), ("plateau_atol", plateau_atol, math.inf)):
+        if not 0 <= value < top:
+            raise InputError(f"config.optimizer.{name} is {value}: set it to a number in [0, {top:g}).")
+    if not plateau_rtol + plateau_atol > 0:
+        raise InputError("config.optimizer.plateau_rtol and plateau_atol are both 0: set one of them above 0.")
+    minimum = min(minimum_learning_rate, learning_rate)
+    if schedule == "cosine":
+        # In epochs, not steps: the folds of a dataset differ in their steps, and one compiled program serves them all.
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup_epochs else learning_rate, learning_rate, warmup_epochs, epochs, minimum
+        )
+    else:
+        rate = optax.constant_schedule(learning_rate)
+    optimizer = optax.adamw(1.0, weight_decay=weight_decay, mask=_kernels) if weight_decay else optax.adam(1.0)
+    if l2_penalty:
+        optimizer = optax.chain(optax.add_decayed_weights(2 * l2_penalty, mask=_kernels), optimizer)
+    if schedule == "cosine":
+        return Optimization(optimizer, rate, steps_per_epoch, None)
+    plateau = optax.contrib.reduce_on_plateau(
+        factor=plateau_factor,
+        patience=plateau_patience,
+        rtol=plateau_rtol,
+        atol=plateau_atol,
+        min_scale=minimum / learning_rate,
+    )
+    return Optimization(optimizer, rate, steps_per_epoch, plateau)
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)

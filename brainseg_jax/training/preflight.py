@@ -1,0 +1,107 @@
+"""What is refused before a run writes anything."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from brainseg_jax.data import splits
+from brainseg_jax.data.dataset_info import family_of
+from brainseg_jax.data.loaders import RESIDENCIES
+from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.workdir.files import read_config, read_patients, read_splits
+
+
+def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
+    """Refuses values that nothing else refuses before training starts.
+
+    Args:
+      config: see configs/default.py.
+      stride: the network's.
+
+    Raises:
+      InputError: a value is outside its range.
+    """
+    Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    size = config.data.image_size
+    if size < stride or size % stride:
+        raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
+    if not 0 <= config.data.intensity_percentile < 50:
+        raise InputError(
+            f"config.data.intensity_percentile is {config.data.intensity_percentile}: set it to a number in [0, 50)."
+        )
+    if config.data.residency not in RESIDENCIES:
+        raise InputError(
+            f"config.data.residency is {config.data.residency!r}: set it to one of {', '.join(RESIDENCIES)}."
+        )
+    for name, value, least in (
+        ("train.epochs", config.train.epochs, 1),
+        ("train.batch_size", config.train.batch_size, 1),
+        ("train.steps_per_call", config.train.steps_per_call, 0),
+        ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
+    ):
+        if value < least:
+            raise InputError(f"config.{name} is {value}: set it to {least} or more.")
+    if not 0 <= config.train.ema_decay < 1:
+        raise InputError(f"config.train.ema_decay is {config.train.ema_decay}: set it to a number in [0, 1).")
+    if not 0 < config.optimizer.learning_rate < math.inf:
+        raise InputError(
+            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."
+        )
+
+
+def require_unseen(
+    start: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], table: SliceTable
+) -> None:
+    """Refuses to start from a run that was taught, or whose epoch was chosen, by whom this one validates or tests.
+
+    Validation may have chosen the other run's epoch too. Runs that the other one started from count with it.
+
+    Args:
+      start: workdir of the other run.
+      config: of this run.
+      parts: the slice ids of each part of this run.
+      table: this run's dataset.
+
+    Raises:
+      InputError: it was, or it is a run of another network.
+    """
+    other = read_config(start)
+    for field in ("name", "start_filters", "batch_norm"):
+        if other.model[field] != config.model[field]:
+            raise InputError(
+                f"{start / 'config.json'} has model.{field} = {other.model[field]!r}, this command "
+                f"{config.model[field]!r}: start from a run of the same network."
+            )
+    if other.data.dataset == config.data.dataset:
+        slices, patients = read_splits(start), read_patients(start)
+        for part, teaching in (("validation", ("train",)), ("test", ("train", "validation"))):
+            mine = _identities(config.split.protocol, parts[part].tolist(), splits.patients_of(table, parts[part]))
+            seen = _identities(
+                config.split.protocol,
+                [slice_id for name in teaching for slice_id in slices[name]],
+                [patient_id for name in teaching for patient_id in patients[name]],
+            )
+            if shared := sorted(mine & seen):
+                raise InputError(
+                    f"config.train.start_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
+                    f"run's {part} part: start from a run of the same protocol and fold."
+                )
+    if other.train.start_from:
+        require_unseen(Path(other.train.start_from), config, parts, table)
+
+
+def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
+    """What two parts must not share under a protocol."""
+    patient_ids = list(patient_ids)
+    kinds = splits.MUST_NOT_SHARE[protocol]
+    result = {f"slice {slice_id}" for slice_id in slice_ids}
+    if "patient_ids" in kinds:
+        result |= {f"patient {patient_id}" for patient_id in patient_ids}
+    if "families" in kinds:
+        result |= {f"family {family_of(patient_id)}" for patient_id in patient_ids}
+    return result

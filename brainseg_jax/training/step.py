@@ -1,0 +1,193 @@
+"""The compiled steps of training and evaluation, and how they run over many batches."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jax.sharding import Mesh
+
+from brainseg_jax.data.augmentation import Augmentation, augment
+from brainseg_jax.data.loaders import Load, Supply, choose_steps_per_call, padded_batches, scan_batches
+from brainseg_jax.data.packing import Slices, unpack
+from brainseg_jax.metrics import overlap
+from brainseg_jax.training.losses import LossFunction
+from brainseg_jax.training.optimizer import Optimization
+from brainseg_jax.training.state import TrainState, update_state
+from brainseg_jax.utils.sharding import batch_sharding, replicated, shard
+
+# Calls that may wait for the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
+CALLS_AHEAD = 3
+
+
+class BatchMetrics(NamedTuple):
+    """Sums over a batch, float32: of the slices' losses, of their Dice, and how many slices; (K,) for K batches."""
+
+    loss: Any
+    dice: Any
+    slices: Any
+
+
+class _OfRun(NamedTuple):
+    """What differs from seed to seed and from fold to fold.
+
+    The compiled step takes it as an argument: runs that differ in nothing else share a program of the compilation
+    cache.
+    """
+
+    key_data: Any
+    steps_per_epoch: Any
+
+
+TrainStep = functools.partial[tuple[TrainState, BatchMetrics]]
+EvaluationStep = Callable[[TrainState, Load, Array], BatchMetrics]
+
+
+def make_train_step(
+    key: Array,
+    model: nn.Module,
+    optimization: Optimization,
+    loss_function: LossFunction,
+    augmentation: Augmentation,
+    mesh: Mesh,
+    *,
+    ema_decay: float = 0.0,
+) -> TrainStep:
+    """Makes the compiled step; it takes over the memory of the state that it is given.
+
+    Args:
+      key: PRNG key of the run; a step's own randomness follows from it and `state.step`.
+      model: the network.
+      optimization: see `create_optimization`.
+      loss_function: (logits, masks) (B, H, W, 1) to (B,).
+      augmentation: what happens to pictures and masks before the network sees them.
+      mesh: the devices that state and loads are on.
+      ema_decay: of the average of the weights, where the state carries one.
+
+    Returns:
+      `train_step(state, load)`: the state after the K batches of the load, and their metrics.
+    """
+
+    def step(of_run: _OfRun, state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(of_run.key_data), state.step)
+        augmentation_key, dropout_key = jax.random.split(step_key)
+        images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
+
+        def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            return loss_function(logits, masks).mean(), (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        next_state = update_state(
+            state,
+            optimization,
+            gradients,
+            batch_stats,
+            steps_per_epoch=of_run.steps_per_epoch,
+            ema_decay=ema_decay,
+        )
+        dice = overlap.dice(overlap.count_overlap(logits > 0, masks))
+        count = jnp.float32(len(images))
+        return next_state, BatchMetrics(loss * count, dice.sum(), count)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def train_step(of_run: _OfRun, state: TrainState, load: Load) -> tuple[TrainState, BatchMetrics]:
+        return scan_batches(functools.partial(step, of_run), state, load)
+
+    of_run = _OfRun(np.asarray(jax.random.key_data(key)), np.float32(optimization.steps_per_epoch))
+    return functools.partial(train_step, shard(of_run, replicated(mesh)))
+
+
+def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
+    """Makes the compiled evaluation of a load.
+
+    Returns:
+      `evaluation_step(state, load, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
+    """
+
+    def step(state: TrainState, slices: Slices, weights: Array) -> tuple[TrainState, BatchMetrics]:
+        images, masks = unpack(slices)
+        logits: Any = model.apply(state.variables, images, train=False)
+        dice = overlap.dice(overlap.count_overlap(logits > 0, masks))
+        losses = loss_function(logits, masks)
+        return state, BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
+
+    @jax.jit
+    def evaluation_step(state: TrainState, load: Load, weights: Array) -> BatchMetrics:
+        return scan_batches(step, state, load, weights)[1]
+
+    return evaluation_step
+
+
+def evaluate_slices(
+    evaluation_step: EvaluationStep,
+    state: TrainState,
+    supply: Supply,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    steps_per_call: int = 0,
+) -> dict[str, float]:
+    """Means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
+    batches, weights = padded_batches(len(supply), batch_size)
+    steps = choose_steps_per_call(steps_per_call, supply, batches=len(batches))
+    sums = []
+    for first, load in zip(range(0, len(batches), steps), supply.loads(batches, steps_per_call=steps), strict=True):
+        of_load = shard(weights[first : first + steps], batch_sharding(mesh, axis=1))
+        sums.append(evaluation_step(state, load, of_load))
+        jax.block_until_ready(sums[-CALLS_AHEAD:][0])
+    return mean_metrics(join_metrics(sums))
+
+
+def run_epoch(
+    train_step: TrainStep,
+    state: TrainState,
+    supply: Supply,
+    batches: np.ndarray,
+    *,
+    steps_per_call: int,
+    progress: Callable[[list[BatchMetrics]], None] = lambda done: None,
+) -> tuple[TrainState, BatchMetrics]:
+    """Trains on batches, one call of the compiled step after the other, without waiting for the device.
+
+    Args:
+      train_step: see `make_train_step`.
+      state: the state before.
+      supply: the slices.
+      batches: (E, B) rows of them.
+      steps_per_call: steps that a call takes.
+      progress: told after each call the metrics of all so far; those of the last call may not be there yet.
+
+    Returns:
+      The state after, and the metrics of the E batches, (E,) NumPy arrays each.
+    """
+    done: list[BatchMetrics] = []
+    # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
+    with jax.transfer_guard("disallow"):
+        for load in supply.loads(batches, steps_per_call=steps_per_call):
+            state, sums = train_step(state, load)
+            done.append(sums)
+            jax.block_until_ready(done[-CALLS_AHEAD:][0])
+            progress(done)
+    return state, join_metrics(done)
+
+
+def join_metrics(done: list[BatchMetrics]) -> BatchMetrics:
+    """The metrics of several calls as one, (K,) NumPy arrays; waits for the device."""
+    return BatchMetrics(*(np.concatenate(of_calls) for of_calls in zip(*jax.device_get(done), strict=True)))
+
+
+def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
+    """Means over the slices of all batches: `loss`, `dice`, and their number `slices`."""
+    loss, dice, slices = (np.sum(of_batches, dtype=np.float64) for of_batches in sums)
+    return {"loss": float(loss / slices), "dice": float(dice / slices), "slices": float(slices)}

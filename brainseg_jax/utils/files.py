@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from brainseg_jax.errors import InputError
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: name the --workdir of a run that scripts/train.py made.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or train in another --workdir.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all: a killed process leaves the old file or the new one."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)

@@ -1,0 +1,53 @@
+"""What a result was made with: commit, versions, machine."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def describe_environment(*, devices: int) -> dict[str, object]:
+    """Describes the code, the libraries and the machine of this process.
+
+    Args:
+      devices: how many devices were used.
+
+    Returns:
+      `command`, `commit` (with "+changes" where tracked files differ from it; outside a checkout what the
+      variable BRAINSEG_JAX_COMMIT says, or None), `versions` by
+      package, `python`, `device` (JAX's name of it), `devices` and `cores`.
+    """
+    device = jax.devices()[0]
+    return {
+        "command": shlex.join(["python", str(Path("scripts", Path(sys.argv[0]).name)), *sys.argv[1:]]),
+        "commit": _commit(),
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": device.device_kind,
+        "devices": devices,
+        "cores": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changes = _git(
+            folder, "status", "--porcelain", "--untracked-files=no", "--", "brainseg_jax", "configs", "scripts"
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("BRAINSEG_JAX_COMMIT")
+    return commit + ("+changes" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return result.stdout.strip()

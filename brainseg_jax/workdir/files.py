@@ -1,0 +1,216 @@
+"""The files of a run's folder: what it was, who was in which part, and how it went."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from brainseg_jax import config as default_config
+from brainseg_jax.config import flatten
+from brainseg_jax.data import splits
+from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.utils.files import read_json, write_json, write_text
+
+NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
+
+
+def require_same_run(directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray]) -> None:
+    """Reads what is in a workdir and changes nothing.
+
+    Args:
+      directory: the workdir.
+      config: the configuration of the run that is to start or go on there.
+      parts: the slice ids of each part.
+
+    Raises:
+      InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
+    """
+    if not (directory / "config.json").exists():
+        return
+    _require_same_config(directory, json.loads(config.to_json()))
+    if read_splits(directory) != _members(parts):
+        raise InputError(
+            f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
+            "or the --config.data.data_dir that the run was started with."
+        )
+
+
+def start_run(
+    directory: Path,
+    config: ml_collections.ConfigDict,
+    table: SliceTable,
+    parts: Mapping[str, np.ndarray],
+    environment: Mapping[str, Any],
+) -> None:
+    """Writes config.json and, where they are not there yet, environment.json and splits.json.
+
+    Args:
+      directory: the workdir; made if missing.
+      config: the run's configuration.
+      table: the dataset's slices.
+      parts: the slice ids of each part.
+      environment: see `environment.describe_environment`.
+
+    Raises:
+      InputError: see `require_same_run`.
+    """
+    require_same_run(directory, config, parts)
+    if not (directory / "config.json").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        patients = {part: splits.patients_of(table, slice_ids) for part, slice_ids in parts.items()}
+        overlaps = splits.overlaps(table, parts)
+        write_json(directory / "splits.json", {"parts": _members(parts), "patient_ids": patients, "overlaps": overlaps})
+        write_json(directory / "environment.json", environment)
+    write_json(directory / "config.json", json.loads(config.to_json()))
+
+
+def read_config(directory: Path) -> ml_collections.ConfigDict:
+    """The configuration of the run in a workdir.
+
+    Fields that are newer than the run have the values of configs/default.py, with which they change nothing.
+
+    Raises:
+      InputError: there is no run, config.json is damaged, or a newer version made it.
+    """
+    config = default_config.get_config()
+    settings = flatten(read_json(directory / "config.json"))
+    if unknown := sorted(settings.keys() - flatten(config.to_dict()).keys()):
+        raise InputError(
+            f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
+            "name another --workdir."
+        )
+    config.update_from_flattened_dict(settings)
+    return config
+
+
+def read_splits(directory: Path) -> dict[str, list[int]]:
+    """The slice ids of each part of the run in a workdir.
+
+    Raises:
+      InputError: there is no run, or splits.json is damaged.
+    """
+    return read_json(directory / "splits.json")["parts"]
+
+
+def read_patients(directory: Path) -> dict[str, list[str]]:
+    """The patient ids of each part of the run in a workdir.
+
+    Raises:
+      InputError: there is no run, splits.json is damaged, or an older version wrote it.
+    """
+    found = read_json(directory / "splits.json")
+    if "patient_ids" not in found:
+        raise InputError(
+            f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
+        )
+    return found["patient_ids"]
+
+
+def read_environment(directory: Path) -> dict[str, Any]:
+    """Commit, versions and machine that the run in a workdir was started with.
+
+    Raises:
+      InputError: there is no run, or environment.json is damaged.
+    """
+    return read_json(directory / "environment.json")
+
+
+def read_metrics(directory: Path, *, epochs: int) -> list[dict[str, float]]:
+    """The first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out."""
+    path = directory / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+
+
+def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes metrics.jsonl, a row an epoch."""
+    write_text(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
+
+
+def write_decision(directory: Path, decision: Decision, *, epoch: int, validation_dice: float) -> None:
+    """Writes decision.json: what was chosen on validation, for the checkpoint of which epoch, and its mean Dice."""
+    flip = read_config(directory).evaluation.flip
+    found = {**asdict(decision), "epoch": epoch, "flip": flip, "validation_dice": validation_dice}
+    write_json(directory / "decision.json", found)
+
+
+def read_decision(directory: Path, *, epoch: int) -> Decision:
+    """The config's decision, or the one that was chosen on validation.
+
+    Args:
+      directory: the workdir.
+      epoch: of the checkpoint whose masks are to be made.
+
+    Raises:
+      InputError: it was to be chosen, and training has not ended; or a value is outside its range.
+    """
+    config = read_config(directory)
+    settings = config.evaluation
+    if not settings.choose_on_validation:
+        return Decision(settings.threshold, settings.smallest_component)
+    path = directory / "decision.json"
+    chosen = read_json(path) if path.exists() else {}
+    if (chosen.get("epoch"), chosen.get("flip")) != (epoch, settings.flip):
+        raise InputError(
+            f"{path} is missing or of another epoch; training writes it at its end: run scripts/train.py with "
+            f"--workdir={directory} to its end first."
+        )
+    return Decision(chosen["threshold"], chosen["smallest_component"])
+
+
+def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False, seeds: str = "") -> str:
+    """A title: network, resolution, protocol, fold (or that it is of all five) and seed (or those of an ensemble)."""
+    fold = f" fold {config.split.fold}" if splits.has_folds(config.split.protocol) else ""
+    fold = " five folds" if all_folds else fold
+    size = config.data.image_size
+    return (
+        f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {size}×{size}, "
+        f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, "
+        + (f"ensemble of seeds {seeds}" if seeds else f"seed {config.seed}")
+    )
+
+
+# What a run may be gone on with: more epochs, the dataset in another place, other hardware, masks made otherwise.
+_MAY_CHANGE = (
+    "train.epochs",
+    "train.steps_per_call",
+    "data.data_dir",
+    "data.residency",
+    "evaluation.threshold",
+    "evaluation.smallest_component",
+    "evaluation.choose_on_validation",
+    "evaluation.flip",
+)
+
+
+def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
+    before, now = flatten(read_config(directory).to_dict()), flatten(settings)
+    for key in sorted(before.keys() | now.keys()):
+        if key in _MAY_CHANGE:
+            continue
+        if before[key] != now.get(key):
+            raise InputError(
+                f"{directory / 'config.json'} has {key} = {before[key]!r}, this command {now.get(key)!r}: name "
+                "another --workdir for another run, or the same settings to go on."
+            )
+    if now["optimizer.schedule"] == "cosine" and now["train.epochs"] != before["train.epochs"]:
+        raise InputError(
+            f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command "
+            f"{now['train.epochs']}: under optimizer.schedule = 'cosine' the learning rate follows from it; name "
+            "another --workdir."
+        )
+    if now["train.epochs"] < before["train.epochs"]:
+        raise InputError(
+            f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "
+            f"{now['train.epochs']}: a run can be made longer, not shorter; name another --workdir."
+        )
+
+
+def _members(parts: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    return {part: slice_ids.tolist() for part, slice_ids in parts.items()}

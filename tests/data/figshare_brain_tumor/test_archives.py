@@ -1,0 +1,180 @@
+"""Finding the dataset in a folder: every way to pack it is the same source, and what is wrong is named."""
+
+import dataclasses
+import io
+import shutil
+import zipfile
+
+import numpy as np
+import pooch
+import pytest
+
+from brainseg_jax.data.figshare_brain_tumor import archives, mat_file
+from brainseg_jax.errors import InputError
+
+
+def packs_of(folder):
+    return sorted(folder.glob("brainTumorDataPublic_*.zip"))
+
+
+@pytest.fixture
+def unzipped(tmp_path, phantom_archives):
+    folder = tmp_path / "unzipped"
+    for pack in packs_of(phantom_archives):
+        with zipfile.ZipFile(pack) as archive:
+            archive.extractall(folder / pack.stem)
+    shutil.copy(phantom_archives / "cvind.mat", folder)
+    return folder
+
+
+@pytest.fixture
+def article(tmp_path, phantom_archives):
+    """The one zip of the whole article, with the four inside it, as figshare's "download all" gives."""
+    folder = tmp_path / "article"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "1512427.zip", "w") as archive:
+        for path in [*packs_of(phantom_archives), phantom_archives / "cvind.mat"]:
+            archive.write(path, path.name)
+    return folder
+
+
+def test_all_forms_hold_the_same_slices(phantom_archives, unzipped, article):
+    sources = [archives.find_source(folder) for folder in (phantom_archives, unzipped, article)]
+    assert len({source.fingerprint for source in sources}) == 1
+    expected = [archives.read_slices(source.slices[:3] + source.slices[-3:]) for source in sources]
+    for one, two, three in zip(*expected, strict=True):
+        assert one.slice_id == two.slice_id == three.slice_id
+        for other in (two, three):
+            np.testing.assert_array_equal(one.image, other.image)
+            np.testing.assert_array_equal(one.mask, other.mask)
+
+
+def test_cvind_is_not_taken_for_a_slice_and_gives_the_folds(unzipped):
+    source = archives.find_source(unzipped)
+    folds = mat_file.read_folds((unzipped / "cvind.mat").read_bytes(), name="cvind.mat")
+    assert len(source.slices) == len(list(unzipped.rglob("*.mat"))) - 1
+    assert [source.fold_of(entry.slice_id) for entry in source.slices] == [
+        folds[entry.slice_id - 1] for entry in source.slices
+    ]
+
+
+def test_another_pixel_or_fold_gives_another_fingerprint(unzipped):
+    before = archives.find_source(unzipped)
+    entry = before.slices[0]
+    (slice_,) = archives.read_slices((entry,))
+    slice_.image[0, 0] += 1
+    entry.path.write_bytes(mat_file.write_slice(slice_))
+    after = archives.find_source(unzipped)
+    assert after.fingerprint != before.fingerprint
+    folds = before.folds.copy()
+    folds[entry.slice_id - 1] = folds[entry.slice_id - 1] % 5 + 1
+    (unzipped / "cvind.mat").write_bytes(mat_file.write_folds(folds))
+    assert archives.find_source(unzipped).fingerprint != after.fingerprint
+
+
+def test_a_published_name_with_another_md5_is_named(phantom_archives):
+    changed = archives.find_source(phantom_archives).changed_files
+    assert changed == tuple(file.name for file in archives.PUBLISHED_FILES if file.name != "README 2024.txt")
+
+
+def test_a_folder_that_is_none_or_holds_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        archives.find_source(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds none of the dataset's zips"):
+        archives.find_source(tmp_path)
+
+
+def test_without_cvind_there_are_no_folds(unzipped):
+    (unzipped / "cvind.mat").unlink()
+    with pytest.raises(InputError, match=r"holds no cvind\.mat"):
+        archives.find_source(unzipped)
+
+
+def test_an_id_that_is_there_twice_is_refused(unzipped):
+    path = archives.find_source(unzipped).slices[0].path
+    (unzipped / "again").mkdir()
+    shutil.copy(path, unzipped / "again")
+    with pytest.raises(InputError, match=f"Slice {path.stem} is there twice, as .*again.*{path.name}"):
+        archives.find_source(unzipped)
+
+
+def test_an_id_beyond_cvind_is_refused(unzipped):
+    path = archives.find_source(unzipped).slices[0].path
+    path.rename(path.with_name("3065.mat"))
+    with pytest.raises(InputError, match=r"3065\.mat: id 3065 is not among the 3064 of cvind\.mat"):
+        archives.find_source(unzipped)
+
+
+def test_several_processes_read_the_same_slices_in_the_same_order(phantom_archives, monkeypatch):
+    monkeypatch.setattr(archives, "CHUNK", 10)
+    files = archives.find_source(phantom_archives).slices[::-1]
+    alone = list(archives.read_slices(files))
+    with archives.reading_processes(2) as readers:
+        together = list(archives.read_slices(files, readers=readers, ahead=2))
+    assert [slice_.slice_id for slice_ in together] == [entry.slice_id for entry in files]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    missing = dataclasses.replace(files[5], member="absent.mat", pack="", path=phantom_archives / "cvind.mat")
+    with (
+        pytest.raises(InputError, match=r"cvind\.mat is not a zip file"),
+        archives.reading_processes(2) as readers,
+    ):
+        list(archives.read_slices((*files, missing), readers=readers))
+
+
+def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):
+    pack = packs_of(phantom_archives)[0]
+    for path in (*packs_of(phantom_archives), phantom_archives / "cvind.mat"):
+        shutil.copy(path, tmp_path)
+    data = bytearray(pack.read_bytes())
+    (tmp_path / pack.name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=f"{pack.name} is not a zip file, or it is cut short"):
+        archives.find_source(tmp_path)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = archive.infolist()[0]
+    start = member.header_offset + 3000
+    data[start : start + 50] = bytes(byte ^ 255 for byte in data[start : start + 50])
+    (tmp_path / pack.name).write_bytes(data)
+    source = archives.find_source(tmp_path)
+    with pytest.raises(InputError, match=f"{pack.name}/{member.filename} is damaged inside its zip"):
+        list(archives.read_slices(source.slices))
+
+
+def test_the_published_files_are_those_of_the_article():
+    assert {file.figshare_id for file in archives.PUBLISHED_FILES} == {
+        3381290,
+        3381296,
+        3381293,
+        3381302,
+        7005344,
+        51340418,
+    }
+    assert {len(file.md5) for file in archives.PUBLISHED_FILES} == {32}
+
+
+def test_a_download_asks_for_the_published_md5s_and_refuses_politely(tmp_path, monkeypatch):
+    asked = []
+
+    def retrieve(*, url, known_hash, fname, path, downloader):
+        asked.append((url, known_hash, fname, path))
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    archives.download(tmp_path)
+    assert asked[1] == (
+        "https://ndownloader.figshare.com/files/3381296",
+        "md5:7e8a875500d2c8a346f270538e29890e",
+        "brainTumorDataPublic_767-1532.zip",
+        tmp_path,
+    )
+    assert len(asked) == 6
+
+
+def test_a_download_with_another_md5_is_refused(tmp_path, monkeypatch):
+    def write_something_else(url, output_file, downloader):
+        output_file.write(b"something else") if hasattr(output_file, "write") else open(output_file, "wb").close()
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda self, *arguments: write_something_else(*arguments))
+    with pytest.raises(InputError, match=r"brainTumorDataPublic_1-766\.zip could not be downloaded .*--manual_dir"):
+        archives.download(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,47 @@
+"""Ensembles: the mean of their members, on the same slices only."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation import evaluate
+from brainseg_jax.inference.predictor import Ensemble, Predictor
+from brainseg_jax.training.loop import train_and_evaluate
+from brainseg_jax.workdir.files import read_splits
+from tests.conftest import TRAINED
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, make_config):
+    directory = tmp_path_factory.mktemp("other") / "run"
+    train_and_evaluate(make_config(**{**TRAINED, "train.epochs": 1, "seed": 1}), directory)
+    return directory
+
+
+def test_probabilities_are_the_mean_of_the_members(trained, other):
+    pictures = list(np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.int16))
+    both = Ensemble([trained, other])(pictures)
+    for found, one, two in zip(both, Predictor(trained)(pictures), Predictor(other)(pictures), strict=True):
+        np.testing.assert_allclose(found, (one + two) / 2, atol=1e-6)
+        assert np.abs(one - two).max() > 1e-3
+
+
+def test_an_ensemble_of_one_run_scores_as_the_run(trained, tmp_path):
+    alone = evaluate.evaluate(trained, split="test", data_dir="", output=tmp_path / "alone", examples=0)
+    twice = evaluate.evaluate_ensemble([trained, trained], split="test", output=tmp_path / "twice", examples=0)
+    assert twice["dice"] == alone["dice"]
+    assert (twice["seed"], twice["members"]) == ("0, 0", ["run", "run"])
+    assert json.loads((tmp_path / "twice" / "members.json").read_text()) == ["run", "run"]
+    assert read_splits(tmp_path / "twice") == read_splits(trained)
+
+
+def test_members_with_other_slices_are_refused(trained, other, tmp_path):
+    shutil.copytree(other, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "splits.json").read_text())
+    found["parts"]["test"].append(found["parts"]["train"].pop())
+    (tmp_path / "run" / "splits.json").write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"splits\.json lists other slices than that of"):
+        Ensemble([trained, tmp_path / "run"])

@@ -1,0 +1,112 @@
+"""Sums of scores by hand, and their file."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from brainseg_jax.data.dataset import Record
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
+from brainseg_jax.evaluation.summary import summarize
+from brainseg_jax.metrics.bootstrap import bootstrap_mean
+
+
+def score(label, dice, *, patient_id="1", slice_id=1, **changes):
+    row = SliceScore(
+        slice_id=slice_id,
+        patient_id=patient_id,
+        family=patient_id[:8],
+        label=label,
+        picture_pixels=1000,
+        tumour_pixels=10,
+        predicted_pixels=10,
+        dice=dice,
+        iou=dice / (2 - dice),
+        precision=dice,
+        recall=dice,
+        hd95_mm=5.0,
+        assd_mm=2.0,
+        nsd_2mm=0.5,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def test_a_row_by_hand():
+    predicted, true = np.zeros((2, 20, 20), bool)
+    true[5:9, 5:9] = True  # 16 pixels
+    predicted[5:9, 5:7] = True  # half of them
+    row = score_slice(Record(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
+    assert (row.slice_id, row.patient_id, row.family, row.label) == (7, "MR000001B", "MR000001", "glioma")
+    assert (row.picture_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
+    assert (row.dice, row.iou, row.precision, row.recall) == pytest.approx((2 / 3, 0.5, 1.0, 0.5))
+    # All 8 predicted pixels and 12 of the true ones are outline; the true right side is 2 pixels of 0.5 mm away.
+    assert row.hd95_mm == pytest.approx(1.0)
+    assert row.nsd_2mm == 1.0
+    assert row.size == "over 2 %"
+
+
+def test_sums_by_hand():
+    rows = [
+        score("glioma", 0.0, patient_id="MR000001", hd95_mm=20.0),
+        score("glioma", 0.5, patient_id="MR000001B", hd95_mm=math.nan, assd_mm=math.nan, nsd_2mm=math.nan),
+        score("meningioma", 1.0, patient_id="7", hd95_mm=0.0, tumour_pixels=3),
+        score("meningioma", 0.9, patient_id="7", hd95_mm=1.0, tumour_pixels=4),
+    ]
+    found = summarize(rows)
+    assert (found["slices"], found["patients"], found["families"]) == (4, 3, 2)
+    assert found["dice"] == pytest.approx(0.6)
+    assert found["dice_median"] == pytest.approx(0.7)
+    assert found["dice_patient_mean"] == pytest.approx((0.0 + 0.5 + 0.95) / 3)
+    assert found["iou"] == pytest.approx((0 + 1 / 3 + 1 + 0.9 / 1.1) / 4)
+    assert found["hd95_mm"] == pytest.approx(7.0)  # of the three whose spacing is known
+    assert found["dice_by_class"] == {
+        "meningioma": pytest.approx(0.95),
+        "glioma": pytest.approx(0.25),
+        "pituitary": None,
+    }
+    assert found["share_missed"] == 0.25
+    assert found["by_class"]["glioma"] == {
+        "slices": 2,
+        "families": 1,
+        "dice": pytest.approx(0.25),
+        "dice_median": pytest.approx(0.25),
+        "share_missed": 0.5,
+    }
+    assert [group["slices"] for group in found["by_size"].values()] == [2, 0, 2, 0]
+
+
+def test_intervals_are_those_of_the_bootstrap_over_families():
+    rng = np.random.default_rng(0)
+    rows = [score("glioma", dice, patient_id=str(index % 9)) for index, dice in enumerate(rng.random(40))]
+    intervals = summarize(rows)["intervals"]
+    dice = np.array([row.dice for row in rows])
+    families = [row.family for row in rows]
+    assert intervals["dice"] == pytest.approx(bootstrap_mean(dice, families))
+    assert intervals["by_class"]["glioma"]["dice"] == intervals["dice"]
+    assert intervals["by_class"]["pituitary"]["dice"] is None
+    low, high = intervals["dice"]
+    assert low < dice.mean() < high
+    assert summarize(rows[:1])["intervals"]["dice"] is None  # one family says nothing of others
+
+
+def test_rows_come_back_from_their_file(tmp_path):
+    rows = [score("glioma", 1 / 3, slice_id=5), score("pituitary", 0.1, hd95_mm=math.inf)]
+    write_scores(tmp_path / "rows.csv", rows)
+    assert read_scores(tmp_path / "rows.csv") == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_bad_files_are_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    with pytest.raises(InputError, match=r"rows\.csv is missing: score the run with scripts/evaluate\.py first"):
+        read_scores(path)
+    write_scores(path, [score("glioma", 0.5)])
+    text = path.read_text()
+    path.write_text(text.replace("precision", "accuracy"))
+    with pytest.raises(InputError, match=r"rows\.csv has no column 'precision': an older version wrote it"):
+        read_scores(path)
+    path.write_text(text.replace("0.5", "half"))
+    with pytest.raises(InputError, match=r"rows\.csv is damaged"):
+        read_scores(path)

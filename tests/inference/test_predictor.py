@@ -1,0 +1,127 @@
+"""Masks for new pictures: any size and kind of file, in their place, and the same in any company."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainseg_jax.data.figshare_brain_tumor import mat_file
+from brainseg_jax.data.figshare_brain_tumor.mat_file import Slice
+from brainseg_jax.data.image_files import read_picture
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.inference.predict_files import find_pictures, predict_files
+from brainseg_jax.inference.predictor import Predictor
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return Predictor(trained)
+
+
+@pytest.fixture
+def finds_bright_pixels(predictor, monkeypatch):
+    """The predictor with its network replaced by the picture itself: probability is brightness."""
+    monkeypatch.setattr(predictor, "_probabilities", lambda variables, images: images)
+    return predictor
+
+
+def with_square(height, width, top, left, side, *, dtype=np.uint8, bright=200):
+    picture = np.full((height, width), 10, dtype)
+    picture[top : top + side, left : left + side] = bright
+    return picture
+
+
+def write_mat(path, picture):
+    mask = (picture > 100).astype(np.uint8)
+    slice_ = Slice(1, "1", 1, picture.astype(np.int16), mask, is_phantom=True)
+    path.write_bytes(mat_file.write_slice(slice_))
+
+
+def test_masks_come_out_upright_in_their_place_and_at_the_pictures_size(tmp_path, finds_bright_pixels):
+    picture = with_square(150, 90, 20, 50, 30)
+    Image.fromarray(picture).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([picture] * 3, -1)).save(tmp_path / "colour.jpg", quality=95)
+    Image.fromarray(with_square(150, 90, 20, 50, 30, dtype=np.uint16, bright=40000)).save(tmp_path / "deep.png")
+    write_mat(tmp_path / "slice.mat", picture)
+    paths = find_pictures(str(tmp_path / "*.*"))
+    masks = list(predict_files(finds_bright_pixels, Decision(0.5, 0.0), paths, tmp_path / "out"))
+    assert [path.name for path in masks] == ["colour_mask.png", "deep_mask.png", "grey_mask.png", "slice_mask.png"]
+    truth = picture == 200
+    for path in masks:
+        mask = np.asarray(Image.open(path))
+        assert mask.shape == (150, 90)
+        assert set(np.unique(mask)) == {0, 255}
+        found = mask == 255
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85
+        overlay = np.asarray(Image.open(path.with_name(path.name.replace("_mask", "_overlay"))))
+        assert overlay.shape == (150, 90, 3)
+
+
+def test_sixteen_bits_keep_their_levels(tmp_path):
+    deep = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png"), deep)
+
+
+def test_a_picture_gets_the_same_mask_alone_and_in_a_batch(predictor):
+    rng = np.random.default_rng(0)
+    pictures = [rng.random((40 + 7 * index, 60)) for index in range(5)]
+    together = predictor(pictures)
+    for picture, probabilities in zip(pictures, together, strict=True):
+        assert probabilities.shape == picture.shape
+        assert probabilities.min() >= 0
+        assert probabilities.max() <= 1
+        np.testing.assert_allclose(predictor([picture])[0], probabilities, atol=1e-5)
+
+
+def test_brightness_and_contrast_of_the_file_do_not_matter(predictor):
+    picture = np.random.default_rng(0).random((64, 64))
+    np.testing.assert_allclose(predictor([picture])[0], predictor([1000 * picture - 300])[0], atol=1e-4)
+
+
+def test_bad_files_and_patterns_are_named(tmp_path, predictor):
+    with pytest.raises(InputError, match=r"--input=.*\*\.png names no file"):
+        find_pictures(str(tmp_path / "*.png"))
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(InputError, match=r"notes\.txt has the suffix '\.txt'"):
+        find_pictures(str(tmp_path / "*"))
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(InputError, match=r"broken\.png is not a readable PNG or JPEG"):
+        read_picture(tmp_path / "broken.png")
+    (tmp_path / "broken.mat").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"broken\.mat is not a MATLAB"):
+        read_picture(tmp_path / "broken.mat")
+    with pytest.raises(InputError, match=r"would both give broken_mask\.png"):
+        find_pictures(str(tmp_path / "broken.*"))
+
+
+# Runs a program and prints the most memory that it, and nothing before it, took.
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path, trained):
+    rng = np.random.default_rng(0)
+    folders = {}
+    for count in (20, 300):
+        folders[count] = tmp_path / str(count)
+        folders[count].mkdir()
+        for number in range(count):
+            picture = rng.integers(0, 255, (256, 200 + number % 20), np.uint8)
+            Image.fromarray(picture).save(folders[count] / f"{number}.png", compress_level=0)
+    taken = {}
+    for count, folder in folders.items():
+        command = [str(REPOSITORY / "scripts" / "predict.py"), f"--workdir={trained}", f"--input={folder}/*.png"]
+        command = [sys.executable, "-c", MEASURE, sys.executable, *command, f"--output={folder}/masks"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert len(list((folder / "masks").glob("*_mask.png"))) == count
+        taken[count] = int(finished.stdout)
+    assert taken[300] < 1.2 * taken[20]

@@ -1,0 +1,170 @@
+"""The benchmark: PyTorch's networks are ours, turns are counted right, and the report says what was found."""
+
+import collections
+import json
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from brainseg_jax.models import create_model
+from brainseg_jax.studies.benchmark import report, timing
+from tests.conftest import REPOSITORY
+
+
+def test_turns_count_units_a_second_and_alternate():
+    order = []
+
+    def side(name, seconds):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    runs = {"fast": (side("fast", 0.01), 5), "slow": (side("slow", 0.04), 5)}
+    speeds = timing.measure_in_turns(runs, repeats=3, seconds=0.08)
+    assert speeds["fast"].median == pytest.approx(500, rel=0.25)
+    assert speeds["slow"].median == pytest.approx(125, rel=0.25)
+    assert all(speed.lowest <= speed.median <= speed.highest for speed in speeds.values())
+    turns = [name for name, before in zip(order[4:], [None, *order[4:]], strict=False) if name != before]
+    assert min(order.count(name) for name in runs) > 3 * 2  # more than once a turn, after the run that wakes
+    assert turns == ["fast", "slow"] * 3
+
+
+def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
+    row = {
+        "model": "unet",
+        "start_filters": 16,
+        "mode": "train",
+        "image_size": 128,
+        "batch_size": 8,
+        "batch": "recipe",
+        "ours_slices_per_second": 1234.0,
+        "ours_slices_per_second_range": [1200.0, 1300.0],
+        "torch_slices_per_second": 617.0,
+        "torch_slices_per_second_range": [600.0, 620.0],
+        "torch_setting": "eager",
+        "ratio": 2.0,
+        "share_of_ceiling": 0.4,
+        "binding_ceiling": "memory",
+    }
+    best = {**row, "batch": "best", "batch_size": 16, "torch_batch_size": 4, "ratio": 1.5}
+    epoch = {
+        "model": "unet",
+        "slices": 64,
+        "step_share": 0.98,
+        "step_share_augmented": 0.9,
+        "stream_share_of_device": 1,
+    }
+    found = {
+        "device": "cpu",
+        "devices": 2,
+        "cores": 2,
+        "commit": "abc",
+        "python": "3.11",
+        "versions": {"jax": "0.10"},
+        "repeats": 3,
+        "rows": [row, best],
+        "epochs": [epoch],
+        "convolutions": [
+            {"side": 64, "channels": 8, "features": 16, "times": times}
+            | {f"{who}_{name}_ms": ms for who, ms in (("ours", 3 * times), ("torch", 1)) for name in report.PASSES}
+            for times in (1, 2)
+        ],
+        "ladders": {"batch_size": [row], "dataset_slices": []},
+    }
+    report.write_report(found, tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| U-Net 16 | train | 128×128 | 8 | **2.00** | eager | 40% of memory |" in page
+    assert "best: 16 / 4 | **1.50**" in page
+    assert "| 64×64 | 8 → 16 | 2 | 6.0 | 6.0 | 6.0 |" in page
+    assert "| all | | | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
+    assert "1234" not in page
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == found
+    assert (tmp_path / "benchmark.png").stat().st_size > 0
+    assert "| 1234 | 617 |" in report.describe({**found, "device": "NVIDIA H100"})
+
+
+def test_pytorchs_unet_is_ours():
+    """With our parameters put into PyTorch's layers, one after the other, both give the same logits."""
+    torch = pytest.importorskip("torch", reason="needs the [bench] extra")
+    from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
+
+    model = create_model(name="unet", start_filters=2, dropout_rate=0.0, dtype="float32")
+    images = np.random.default_rng(0).random((2, 64, 64, 1), np.float32)
+    params = model.init(jax.random.key(0), images)["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * (leaf.ndim == 1), params)  # biases that would show
+    levels = (1, 2, 3, 4)
+    blocks = [f"down_{level}" for level in levels] + ["bottom"]
+    paths = [(block, conv) for block in blocks for conv in ("conv_1", "conv_2")]
+    paths += [(f"up_conv_{level}",) for level in reversed(levels)]
+    paths += [(f"up_{level}", conv) for level in reversed(levels) for conv in ("conv_1", "conv_2")]
+    paths += [("logits",)]
+    network = NETWORKS["unet"](2).eval()
+    layers = [layer for layer in network.modules() if hasattr(layer, "weight")]
+    with torch.no_grad():
+        for layer, path in zip(layers, paths, strict=True):
+            ours = params
+            for key in path:
+                ours = ours[key]
+            # Ours are (rows, columns, in, out), those that double the sides (in, rows, columns, out).
+            axes = (0, 3, 1, 2) if isinstance(layer, torch.nn.ConvTranspose2d) else (3, 2, 0, 1)
+            layer.weight.copy_(torch.from_numpy(np.array(ours["kernel"].transpose(axes))))
+            layer.bias.copy_(torch.from_numpy(np.array(ours["bias"])))
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(theirs, model.apply({"params": params}, images), atol=1e-4)
+
+
+def test_pytorchs_linknet_has_our_layers():
+    """The same kernels and norms in number and shape; only where stride 2 begins differs, by PyTorch's even padding."""
+    torch = pytest.importorskip("torch", reason="needs the [bench] extra")
+    from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
+
+    model = create_model(name="linknet", start_filters=4, dropout_rate=0.0, dtype="float32")
+    images = np.zeros((1, 64, 64, 1), np.float32)
+    ours = collections.Counter(
+        tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(model.init(jax.random.key(0), images)["params"])
+    )
+    network = NETWORKS["linknet"](4).eval()
+    assert ours == collections.Counter(tuple(sorted(parameter.shape)) for parameter in network.parameters())
+    assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_what_is_left_out_for_want_of_time_is_kept_as_such(monkeypatch):
+    pytest.importorskip("torch", reason="needs the [bench] extra")
+    from brainseg_jax.studies.benchmark import run
+
+    def parts(plan, found, on_gpu, say):
+        yield "first", lambda: found["rows"].append("a row")
+        yield "second", lambda: found["rows"].append("another")
+
+    monkeypatch.setattr(run, "_parts", parts)
+    monkeypatch.setattr(run, "_measure_ceilings", lambda *arguments: {})
+    kept = []
+    run.run_benchmark(run.PLANS["tiny"], say=lambda line: None, keep=lambda found: kept.append(str(found)), seconds=0)
+    assert "'rows': ['a row']" in kept[-1]
+    assert "'left_out': ['second']" in kept[-1]
+
+
+def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
+    pytest.importorskip("torch", reason="needs the [bench] extra")
+    finished = run_script("benchmark", "--tiny", f"--output={tmp_path}")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    names = {"model", "mode", "image_size", "batch_size", "ours_slices_per_second", "torch_slices_per_second"}
+    for row in found["rows"]:
+        assert names | {"torch_setting", "ratio", "parameters", "ours_compile_seconds"} <= set(row)
+        if row["batch"] == "recipe":
+            assert row["ratio"] == pytest.approx(row["ours_slices_per_second"] / max(row["torch_settings"].values()))
+            rates = {"arithmetic": row["flops_per_second"] / found["ceilings"]["float32_flops_per_second"]}
+            rates["memory"] = row["bytes_per_second"] / found["ceilings"]["bytes_per_second"]
+            assert row["binding_ceiling"] == max(rates, key=rates.get)
+            assert row["share_of_ceiling"] == pytest.approx(max(rates.values()))
+    assert {(row["model"], row["mode"]) for row in found["rows"]} == {
+        (model, mode) for model in ("unet", "linknet") for mode in ("train", "inference")
+    }
+    assert found["epoch"]["model"] == "unet"
+    assert found["epoch"]["step_share"] > 0
+    assert "[bench]" in (REPOSITORY / "README.md").read_text()

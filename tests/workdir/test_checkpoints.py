@@ -1,0 +1,76 @@
+"""Checkpoints: the latest and the best are kept, whatever the losses, and come back bit for bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.models import create_model
+from brainseg_jax.training.optimizer import create_optimization
+from brainseg_jax.training.state import create_train_state
+from brainseg_jax.workdir.checkpoints import Checkpoints
+from configs import default
+
+
+@pytest.fixture(scope="module")
+def state():
+    return make_state(4)
+
+
+def make_state(filters):
+    config = default.get_config()
+    model = create_model(name="unet", start_filters=filters, dropout_rate=0.0, dtype="float32")
+    return create_train_state(
+        jax.random.key(0), model, create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1), image_size=16
+    )
+
+
+def at_epoch(state, epoch):
+    return state._replace(step=jnp.int32(epoch), params=jax.tree.map(lambda leaf: leaf + epoch, state.params))
+
+
+def save_all(directory, state, losses):
+    with Checkpoints(directory) as checkpoints:
+        for epoch, loss in enumerate(losses, start=1):
+            checkpoints.save(epoch, at_epoch(state, epoch), validation_loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([0.5, 0.3, 0.4, 0.6], 2),
+        ([0.5, 0.4, 0.3], 3),
+        ([0.5, float("nan"), 0.4, float("inf")], 3),
+        ([float("nan"), 0.9], 2),
+    ],
+)
+def test_the_best_and_the_latest_are_kept_and_no_other(tmp_path, state, losses, best):
+    save_all(tmp_path, state, losses)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_epoch() == len(losses)
+        assert checkpoints.best_epoch() == best
+        for epoch in {best, len(losses)}:
+            restored = checkpoints.restore(epoch, jax.eval_shape(lambda: state))
+            jax.tree.map(np.testing.assert_array_equal, restored, at_epoch(state, epoch))
+    assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == {str(best), str(len(losses))}
+
+
+def test_an_unfinished_write_does_not_count(tmp_path, state):
+    save_all(tmp_path, state, [0.5])
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_epoch() == 1
+
+
+def test_an_empty_folder_and_another_network_are_refused(tmp_path, state):
+    with Checkpoints(tmp_path / "empty") as checkpoints:
+        assert checkpoints.latest_epoch() is None
+        with pytest.raises(InputError, match="holds no checkpoint"):
+            checkpoints.restore(checkpoints.best_epoch(), state)
+    save_all(tmp_path / "run", state, [0.5])
+    with (
+        Checkpoints(tmp_path / "run") as checkpoints,
+        pytest.raises(InputError, match=r"checkpoint of epoch 1 .* does not fit config\.json"),
+    ):
+        checkpoints.restore(1, make_state(8))
