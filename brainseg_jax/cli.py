@@ -4,6 +4,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -43,6 +44,20 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     app.run(guarded, flags_parser=_parse)
+
+
+def define_postprocessing_flags() -> Callable[[], dict[str, Any]]:
+    """Defines flags that replace how a run makes its masks; returns a function that gives their values."""
+    threshold = flags.DEFINE_float("threshold", None, "A pixel is tumour above it; the run's if not given.")
+    fraction = flags.DEFINE_float(
+        "min_component_fraction", None, "Components below this share of the image are left out; the run's if not given."
+    )
+    tta_flip = flags.DEFINE_bool("tta_flip", None, "Average over image and mirror image; as the run does if not given.")
+    return lambda: {
+        "threshold": threshold.value,
+        "min_component_fraction": fraction.value,
+        "tta_flip": tta_flip.value,
+    }
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -1,13 +1,15 @@
 """Settings of a run: every field with its default. The files of configs/ are differences from these."""
 
+import runpy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The published recipe's frame; configs/unet.py and configs/linknet.py complete it."""
+    """Returns the defaults: what the published recipes of both networks share, with U-Net as the network."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of the parameters, the order of the slices and dropout
 
@@ -16,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # the TFDS root that prepare_data.py wrote to; "" for TFDS's own default
     config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
     config.data.intensity_percentile = 0.0  # of a slice's pixels, becomes 0, and 100 minus it 1; 0: smallest, largest
-    config.data.residency = "auto"  # where slices wait: "device" memory, or the host's, from which they "stream"
+    config.data.cache = "auto"  # where slices wait: "device" memory, or the host's, from which they "stream"
 
     config.augmentation = ml_collections.ConfigDict()  # at random, slice by slice, picture and mask alike; 0 for none
     config.augmentation.probability = 1.0  # with which each change but the flip happens to a slice, in [0, 1]
@@ -40,19 +42,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.split.seed = 0  # of the random division under "slice"
     config.split.validation_share = 0.15  # share of the training families that validate under "official" and "family"
 
+    # The network's name and the fields of its class; a config of another network replaces this section whole.
     config.model = ml_collections.ConfigDict()
-    config.model.name = "unet"  # "unet" or "linknet"
+    config.model.name = "unet"  # one of models.MODELS
     config.model.start_filters = 16  # channels of the first level
-    config.model.batch_norm = False  # in U-Net; LinkNet has it by itself
+    config.model.batch_norm = False  # after each 3×3 convolution; the published U-Net has none
+    config.model.dropout_rate = 0.0  # dropout between the two convolutions of a level, in [0, 1)
     config.model.prior = 0.5  # probability of tumour from which the logits start
-    config.model.dropout_rate = 0.0  # U-Net's dropout between the two convolutions of a level, in [0, 1)
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
 
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 30
     config.train.batch_size = 8  # slices a step
     config.train.steps_per_call = 0  # steps that one compiled call takes; 0: all of an epoch on a GPU, one on a CPU
-    config.train.start_from = ""  # workdir of a run of the same network whose weights this one starts with
+    config.train.init_from = ""  # workdir of a run of the same network whose weights this one starts with
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
     config.train.ema_decay = 0.0  # of the exponential moving average of the weights that is scored; 0: the weights
 
@@ -70,14 +73,26 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.threshold = 0.5  # a pixel is tumour where its probability exceeds it
-    config.evaluation.smallest_component = 0.0  # parts smaller than this share of the picture are left out of a mask
-    config.evaluation.choose_on_validation = False  # the two above, for the highest mean Dice, when training ends
-    config.evaluation.flip = False  # probabilities are means over the picture and its mirror image
+    config.evaluation.min_component_fraction = (
+        0.0  # parts smaller than this share of the picture are left out of a mask
+    )
+    config.evaluation.tune_postprocessing = False  # the two above, for the highest mean Dice, when training ends
+    config.evaluation.tta_flip = False  # probabilities are means over the picture and its mirror image
     return config
 
 
+def load_config(path: str | Path) -> ml_collections.ConfigDict:
+    """Runs a config file and returns the settings of its `get_config`.
+
+    Args:
+      path: for instance "configs/unet.py".
+    """
+    settings: ml_collections.ConfigDict = runpy.run_path(str(path))["get_config"]()
+    return settings
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `{"section.field": value}`."""
+    """Returns nested settings as `{"section.field": value}`."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         result |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}

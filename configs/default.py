@@ -1,4 +1,4 @@
-"""Every field that a run has, with its default: brainseg_jax/config.py, where each is explained."""
+"""Every field that a run has, with its default. They stand, each with its explanation, in brainseg_jax/config.py."""
 
 from brainseg_jax.config import get_config
 

@@ -1,16 +1,18 @@
 """LinkNet by the strong recipe of configs/unet_strong.py."""
 
+from pathlib import Path
+
 import ml_collections
 
-from configs import unet_strong
+from brainseg_jax.config import load_config
+
+FOLDER = Path(__file__).parent
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """64 start filters; batch norm is part of the network, of its logits too, which start where tumours are rare."""
-    config = unet_strong.get_config()
-    config.model.name = "linknet"
-    config.model.start_filters = 64
-    config.model.batch_norm = False
+    """Returns the strong recipe with LinkNet, whose logits, normed too, start where tumours are rare."""
+    config = load_config(FOLDER / "unet_strong.py")
+    config.model = load_config(FOLDER / "linknet.py").model
     config.model.prior = 0.01
     config.optimizer.learning_rate = 2e-3
     return config

@@ -2,12 +2,12 @@
 
 import ml_collections
 
-from configs import default
+from brainseg_jax.config import get_config as get_defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Small pictures, few epochs, a larger learning rate; families apart."""
-    config = default.get_config()
+    config = get_defaults()
     config.data.dataset = "phantom"
     config.data.data_dir = "runs/phantom_data"
     config.data.image_size = 80

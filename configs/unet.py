@@ -2,12 +2,12 @@
 
 import ml_collections
 
-from configs import default
+from brainseg_jax.config import get_config as get_defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Batch 8, learning rate 5e-4, as the log of the run that the published README shows has them."""
-    config = default.get_config()
+    config = get_defaults()
     config.model.name = "unet"
     config.model.start_filters = 16
     config.train.batch_size = 8

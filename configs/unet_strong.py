@@ -2,12 +2,12 @@
 
 import ml_collections
 
-from configs import default
+from brainseg_jax.config import get_config as get_defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Families apart; batch norm, augmentation, Dice with cross-entropy, AdamW with cosine, averaged weights."""
-    config = default.get_config()
+    config = get_defaults()
     config.split.protocol = "family"
     config.model.batch_norm = True
     config.train.epochs = 40
@@ -29,6 +29,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 0.01
     config.optimizer.minimum_learning_rate = 1e-6
-    config.evaluation.choose_on_validation = True
-    config.evaluation.flip = True
+    config.evaluation.tune_postprocessing = True
+    config.evaluation.tta_flip = True
     return config

@@ -6,6 +6,7 @@ from typing import Any
 from absl import flags
 
 from brainseg_jax import cli
+from brainseg_jax.models import MODELS
 
 WORKDIRS = flags.DEFINE_list("workdir", None, "Two or more runs on one phantom dataset and split.", required=True)
 OUTPUT = flags.DEFINE_string("output", "docs/figures", "Folder for phantom_slices.png and phantom_predictions.png.")
@@ -37,7 +38,6 @@ def draw_gallery(dataset: Any, path: Path) -> None:
     """The middle slice of the first patients of each class."""
     from brainseg_jax.data.dataset_info import LABELS
     from brainseg_jax.data.preprocessing import scale_image
-
     from brainseg_jax.plots.segmentations import slice_gallery
 
     table = dataset.table
@@ -61,23 +61,22 @@ def draw_gallery(dataset: Any, path: Path) -> None:
 def draw_comparison(dataset: Any, directories: list[Path], members: list[int], path: Path) -> None:
     """All networks on the same test slices, from bad to good."""
     import numpy as np
+
     from brainseg_jax.data.dataset_info import LABELS
     from brainseg_jax.data.preprocessing import scale_image
-
     from brainseg_jax.evaluation.scores import score_slice
-    from brainseg_jax.inference.predictor import Predictor, predict_records
+    from brainseg_jax.inference.predictor import Predictor, predict_slices
     from brainseg_jax.plots.segmentations import prediction_comparison
-    from brainseg_jax.workdir.files import NETWORK_NAMES, read_config, read_decision
 
     masks: dict[str, list[np.ndarray]] = {}
     dice: dict[str, list[float]] = {}
     for directory in directories:
-        config, predictor = read_config(directory), Predictor(directory)
-        decision = read_decision(directory, epoch=predictor.epoch)
-        name = f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}"
+        predictor = Predictor.from_workdir(directory)
+        config = predictor.config
+        name = f"{MODELS[config.model.name].title} {config.model.start_filters}"
         predicted = [
-            (record, decision.mask(probabilities))
-            for record, probabilities in predict_records(predictor, dataset, np.array(members))
+            (record, predictor.postprocessing.mask(probabilities))
+            for record, probabilities in predict_slices(predictor, dataset, np.array(members))
         ]
         masks[name] = [mask for _, mask in predicted]
         scores = [score_slice(record, mask, patient_id="", label="") for record, mask in predicted]

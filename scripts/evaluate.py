@@ -16,6 +16,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; the workdi
 EXAMPLES = flags.DEFINE_integer(
     "examples", 4, "Slices in each figure of examples; 0 for no such figures.", lower_bound=0
 )
+POSTPROCESSING = cli.define_postprocessing_flags()
 
 
 def main() -> None:
@@ -28,7 +29,12 @@ def main() -> None:
     output, split = Path(OUTPUT.value or folders[0]), SPLIT.value
     if len(folders) == 1:
         summary = evaluate.evaluate(
-            folders[0], split=split, data_dir=DATA_DIR.value, output=output, examples=EXAMPLES.value
+            folders[0],
+            split=split,
+            data_dir=DATA_DIR.value,
+            output=output,
+            examples=EXAMPLES.value,
+            **POSTPROCESSING(),
         )
     else:
         if not OUTPUT.value:
@@ -38,6 +44,8 @@ def main() -> None:
                 f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "
                 f"dataset; set --split to one of {', '.join(splits.PARTS)} and leave --data_dir out."
             )
+        if given := [name for name, value in POSTPROCESSING().items() if value is not None]:
+            raise InputError(f"--{given[0]} is for a single run: an ensemble tunes its own; leave it out.")
         summary = evaluate.evaluate_ensemble(folders, split=split, output=output, examples=EXAMPLES.value)
     print(f"{split}: {describe(summary)}; written to {output}")
 

@@ -9,20 +9,17 @@ from brainseg_jax import cli
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 INPUT = flags.DEFINE_string("input", None, "A path or a quoted pattern: .mat, PNG or JPEG files.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks and overlays.", required=True)
+POSTPROCESSING = cli.define_postprocessing_flags()
 
 
 def main() -> None:
     """Predicts and counts the masks."""
     from brainseg_jax.inference.predict_files import find_pictures, predict_files
-
     from brainseg_jax.inference.predictor import Predictor
-    from brainseg_jax.workdir.files import read_decision
 
     paths = find_pictures(INPUT.value)
-    directory = Path(WORKDIR.value)
-    predictor = Predictor(directory)
-    decision = read_decision(directory, epoch=predictor.epoch)
-    written = sum(1 for _ in predict_files(predictor, decision, paths, Path(OUTPUT.value)))
+    predictor = Predictor.from_workdir(WORKDIR.value, **POSTPROCESSING())
+    written = sum(1 for _ in predict_files(predictor, paths, Path(OUTPUT.value)))
     print(f"{written} masks and overlays in {OUTPUT.value}")
 
 

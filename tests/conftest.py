@@ -9,11 +9,11 @@ import jax
 import ml_collections
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.data.figshare_brain_tumor import archives, prepare
 from brainseg_jax.data.phantom import generate
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils import xla_setup
-from configs import default
 
 # Before JAX starts: less of LLVM's work, since compiling is most of what the tests do. The quickstart in .ci/run
 # compiles as users do.
@@ -59,7 +59,7 @@ def make_config(data_dir):
     """A function that makes the configuration of a run that takes seconds, with the changes given."""
 
     def make(**changes: object) -> ml_collections.ConfigDict:
-        config = default.get_config()
+        config = get_config()
         config.data.dataset = "phantom"
         config.data.data_dir = str(data_dir)
         config.data.image_size = 32
@@ -68,6 +68,8 @@ def make_config(data_dir):
         config.train.epochs = 2
         config.train.loss = "bce_dice"
         config.optimizer.learning_rate = 3e-3
+        if "model" in changes:  # of another network, whose fields are others
+            config.model = ml_collections.ConfigDict(changes.pop("model"))
         config.update_from_flattened_dict(changes)
         return config
 

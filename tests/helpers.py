@@ -6,19 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainseg_jax.config import get_config, load_config
 from brainseg_jax.data.augmentation import Augmentation
-from brainseg_jax.data.loaders import Load
+from brainseg_jax.data.loaders import StepBatches
 from brainseg_jax.data.packing import pack
-from brainseg_jax.models import create_model
-from brainseg_jax.training.losses import create_loss
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import create_train_state
-from brainseg_jax.training.step import make_train_step
+from brainseg_jax.training.setup import setup_training
 from brainseg_jax.utils.sharding import make_mesh
 from brainseg_jax.workdir.checkpoints import Checkpoints
-from configs import default
+from tests.conftest import REPOSITORY
 
-LINKNET = {"model.name": "linknet", "model.start_filters": 8, "data.image_size": 64}
+LINKNET = {"model": {"name": "linknet", "start_filters": 8, "prior": 0.5, "dtype": "float32"}, "data.image_size": 64}
 ADAM = {
     "learning_rate": 1e-3,
     "schedule": "plateau",
@@ -31,21 +28,22 @@ ADAM = {
     "plateau_atol": 1e-4,
     "minimum_learning_rate": 1e-5,
     "epochs": 1,
-    "steps_per_epoch": 1,
 }
 
 
-def start_of(config):
-    """(model, optimization, state before the first step)."""
-    model = create_model(**config.model)
-    optimization = create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1)
-    state = create_train_state(jax.random.key(config.seed), model, optimization, image_size=config.data.image_size)
-    return model, optimization, state
+def load_recipe(name):
+    """The config configs/<name>.py."""
+    return load_config(REPOSITORY / "configs" / f"{name}.py")
+
+
+def setup_of(config, **options):
+    """The training of a config on one device, before the first step."""
+    return setup_training(config, mesh=ONE_DEVICE, **{"steps_per_epoch": 1, **options})
 
 
 def latest_state(directory, config):
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        return checkpoints.restore(checkpoints.latest_epoch(), start_of(config)[2])
+        return checkpoints.restore(checkpoints.latest_epoch(), vars(setup_of(config).state))
 
 
 def rows_of(directory):
@@ -53,7 +51,7 @@ def rows_of(directory):
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
-NO_AUGMENTATION = Augmentation(**default.get_config().augmentation)
+NO_AUGMENTATION = Augmentation(**get_config().augmentation)
 ONE_DEVICE = make_mesh(batch_size=1)
 
 
@@ -64,11 +62,4 @@ def some_slices(count, size):
 
 
 def load_of(images, masks, *batches):
-    return Load(jax.tree.map(jnp.asarray, pack(images, masks)), jnp.array(batches, jnp.int32))
-
-
-def train_step_of(config, model, optimization, loss="bce", **options):
-    augmentation = Augmentation(**config.augmentation)
-    return make_train_step(
-        jax.random.key(1), model, optimization, create_loss(loss), augmentation, ONE_DEVICE, **options
-    )
+    return StepBatches(jax.tree.map(jnp.asarray, pack(images, masks)), jnp.array(batches, jnp.int32))

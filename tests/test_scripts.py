@@ -89,7 +89,7 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
 
     run = tmp_path / "my_run"
     shutil.copytree(trained, run)
-    evaluate.evaluate(run, split="test", data_dir="", output=run, examples=0)
+    evaluate.evaluate(run, split="test", output=run, examples=0)
     save_run(run, tmp_path / "results")
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
     assert kept == {*RUN_FILES, "learning_curves.png", "scores.png"}

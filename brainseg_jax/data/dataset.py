@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -81,6 +82,11 @@ class Dataset:
             np.array(folds),
         )
         self._places = dict(zip(slice_ids, zip(splits, indices, strict=True), strict=True))
+
+    @classmethod
+    def from_config(cls, settings: ml_collections.ConfigDict) -> "Dataset":
+        """Opens the dataset that `config.data` names; see `__init__`."""
+        return cls(settings.data_dir, config=settings.dataset)
 
     def read(self, slice_ids: Iterable[int]) -> Iterator[Record]:
         """Reads slices in the order of their ids given.

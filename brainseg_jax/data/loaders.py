@@ -1,8 +1,8 @@
 """Batches for the compiled steps: their order, and how they come to the devices.
 
-A call of a compiled step takes a `Load` of several batches. Either all slices lie in device memory and a load names
-rows of them, or a load brings its slices along, gathered by grain's threads and sent ahead of their use. Both give the
-same batches in the same order.
+A call of a compiled step takes several batches at once, a `StepBatches`. Either all slices lie in device memory and it
+names rows of them, or it brings its slices along, gathered by grain's threads and sent ahead of their use. Both give
+the same batches in the same order.
 """
 
 import itertools
@@ -20,14 +20,14 @@ from jax.sharding import Mesh
 from brainseg_jax.data.packing import Slices
 from brainseg_jax.utils.sharding import batch_sharding, part_of_process, replicated, shard, shard_local
 
-RESIDENCIES = ("auto", "device", "stream")
+CACHES = ("auto", "device", "stream")
 # The rest of the device's memory is for the network: its feature maps take far more than the slices of a batch.
 SHARE_FOR_SLICES = 0.5
 READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 Carry = TypeVar("Carry")
 
 
-class Load(NamedTuple):
+class StepBatches(NamedTuple):
     """What one call of a compiled step works on: K batches of B slices.
 
     Attributes:
@@ -39,17 +39,17 @@ class Load(NamedTuple):
     rows: Array | None
 
 
-class Supply(Protocol):
+class SliceLoader(Protocol):
     """Slices from which loads are made."""
 
     def __len__(self) -> int:
         """The number of slices."""
 
-    def loads(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[Load]:
+    def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
         """Batches (E, B) of rows as loads of `steps_per_call` of them; the last one may be shorter."""
 
 
-class DeviceSupply:
+class DeviceLoader:
     """All slices in the memory of every device: nothing but row numbers travels during an epoch."""
 
     def __init__(self, slices: Slices, mesh: Mesh) -> None:
@@ -61,13 +61,13 @@ class DeviceSupply:
     def __len__(self) -> int:  # noqa: D105
         return self._count
 
-    def loads(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[Load]:
-        """See `Supply`."""
+    def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
+        """See `SliceLoader`."""
         for rows in _chunks(batches, steps_per_call):
-            yield Load(self._slices, shard(rows, batch_sharding(self._mesh, axis=1)))
+            yield StepBatches(self._slices, shard(rows, batch_sharding(self._mesh, axis=1)))
 
 
-class StreamSupply:
+class StreamingLoader:
     """Slices in the host's memory or on its disk; each process sends the part of a batch that its devices work on."""
 
     def __init__(self, slices: Slices, mesh: Mesh) -> None:
@@ -77,8 +77,8 @@ class StreamSupply:
     def __len__(self) -> int:  # noqa: D105
         return len(self._slices.images)
 
-    def loads(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[Load]:
-        """See `Supply`."""
+    def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
+        """See `SliceLoader`."""
         mine = batches[:, part_of_process(self._mesh, batches.shape[1])]
         chunks = list(_chunks(mine, steps_per_call))
         gathered = (
@@ -87,7 +87,7 @@ class StreamSupply:
             .to_iter_dataset(READ_AHEAD)
         )
         sharding = batch_sharding(self._mesh, axis=1)
-        sent: Iterator[Load] = (Load(shard_local(part, sharding), None) for part in gathered)
+        sent: Iterator[StepBatches] = (StepBatches(shard_local(part, sharding), None) for part in gathered)
         # One load is on its way while the one before is worked on.
         ahead = list(itertools.islice(sent, 1))
         for load in sent:
@@ -96,22 +96,22 @@ class StreamSupply:
         yield from ahead
 
 
-def make_supplies(parts: Sequence[Slices], mesh: Mesh, *, residency: str) -> list[Supply]:
+def make_loaders(parts: Sequence[Slices], mesh: Mesh, *, cache: str) -> list[SliceLoader]:
     """Chooses where the slices wait: all in one way, and all processes alike.
 
     Args:
       parts: NumPy arrays.
       mesh: the devices.
-      residency: "device", "stream", or "auto": on the devices if all of them fit in half of what is free there.
+      cache: "device", "stream", or "auto": on the devices if all of them fit in half of what is free there.
     """
-    if residency == "auto":
+    if cache == "auto":
         needed = sum(part.nbytes * round_up(len(part.images)) // len(part.images) for part in parts)
         fits = needed <= SHARE_FOR_SLICES * _free_memory(mesh)
         if jax.process_count() > 1:
             fits = bool(multihost_utils.process_allgather(np.array(fits)).all())
-        residency = "device" if fits else "stream"
-    supply_class = DeviceSupply if residency == "device" else StreamSupply
-    return [supply_class(part, mesh) for part in parts]
+        cache = "device" if fits else "stream"
+    loader_class = DeviceLoader if cache == "device" else StreamingLoader
+    return [loader_class(part, mesh) for part in parts]
 
 
 def round_up(count: int) -> int:
@@ -123,7 +123,7 @@ def round_up(count: int) -> int:
     return 3 * power // 4 if 3 * power // 4 >= count else power
 
 
-def choose_steps_per_call(wanted: int, supply: Supply, *, batches: int) -> int:
+def choose_steps_per_call(wanted: int, supply: SliceLoader, *, batches: int) -> int:
     """How many batches a call of a compiled step takes.
 
     Args:
@@ -139,10 +139,12 @@ def choose_steps_per_call(wanted: int, supply: Supply, *, batches: int) -> int:
         return min(wanted, batches)
     if jax.default_backend() == "cpu":
         return 1
-    return batches if isinstance(supply, DeviceSupply) else min(8, batches)
+    return batches if isinstance(supply, DeviceLoader) else min(8, batches)
 
 
-def scan_batches(step: Callable[..., tuple[Carry, Any]], carry: Carry, load: Load, *others: Array) -> tuple[Carry, Any]:
+def scan_batches(
+    step: Callable[..., tuple[Carry, Any]], carry: Carry, load: StepBatches, *others: Array
+) -> tuple[Carry, Any]:
     """Runs `step(carry, slices, *others)` over the batches of a load, inside a compiled function.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.preprocessing import scale_image, to_network_size
+from brainseg_jax.data.preprocessing import resize_to_model, scale_image
 from brainseg_jax.errors import InputError
 
 # A picture's values wait as uint16, half of float32. The pictures are int16, so no two of a slice's grey levels fall
@@ -54,8 +54,8 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, per
     shape = (len(slice_ids), image_size, image_size)
     slices = Slices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
     for row, record in enumerate(dataset.read(slice_ids)):
-        picture = to_network_size(scale_image(record.image, percentile=percentile), size=image_size)
-        mask = to_network_size(record.mask, size=image_size) >= 0.5
+        picture = resize_to_model(scale_image(record.image, percentile=percentile), size=image_size)
+        mask = resize_to_model(record.mask, size=image_size) >= 0.5
         slices.images[row], slices.masks[row] = pack(picture, mask)
     return slices
 

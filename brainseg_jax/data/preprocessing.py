@@ -22,7 +22,7 @@ def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
     return ((image - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(image)
 
 
-def to_network_size(image: np.ndarray, *, size: int) -> np.ndarray:
+def resize_to_model(image: np.ndarray, *, size: int) -> np.ndarray:
     """Pads to a square and resizes a picture or mask: (H, W) float32 or bool to (size, size) float32."""
     side = max(image.shape)
     margins = [((side - length) // 2, side - length - (side - length) // 2) for length in image.shape]
@@ -30,8 +30,8 @@ def to_network_size(image: np.ndarray, *, size: int) -> np.ndarray:
     return square if side == size else _resize(square, size)
 
 
-def from_network_size(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
-    """Undoes `to_network_size`: (S, S) float32 at the network's resolution to (H, W) = `shape`."""
+def resize_to_original(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """Undoes `resize_to_model`: (S, S) float32 at the network's resolution to (H, W) = `shape`."""
     side = max(shape)
     square = values if values.shape[0] == side else _resize(values, side)
     top, left = ((side - length) // 2 for length in shape)

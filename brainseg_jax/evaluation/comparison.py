@@ -10,12 +10,13 @@ from brainseg_jax.data.dataset import Dataset, Record
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
-from brainseg_jax.evaluation.scores import METRICS, SIZES, SliceScore
-from brainseg_jax.inference.predictor import Predictor, predict_records
+from brainseg_jax.evaluation.scores import SIZES, SliceScore
+from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.bootstrap import bootstrap_mean
+from brainseg_jax.metrics.slice_metrics import METRICS
 from brainseg_jax.plots.segmentations import prediction_comparison
 from brainseg_jax.utils import markdown
-from brainseg_jax.workdir.files import read_config, read_decision, read_splits
+from brainseg_jax.workdir.files import read_splits
 
 
 def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> list[tuple[SliceScore, SliceScore]]:
@@ -44,7 +45,7 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     """Paired differences with 95 % intervals by bootstrap over families.
 
     Returns:
-      `slices`, `families`; for each of `scores.METRICS` and `share_missed` a dict of `first`, `second` (means over
+      `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over
       the slices of which both are known), `difference` (second minus first), `interval` ([low, high], None where
       there are too few families, see statistics.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
       None where there is no slice.
@@ -56,7 +57,7 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     families = np.array([one.family for one, _ in pairs])
     labels = np.array([one.label for one, _ in pairs])
     sizes = np.array([one.size for one, _ in pairs])
-    values = {name: np.array([[getattr(score, name) for score in pair] for pair in pairs], float) for name in METRICS}
+    values = {name: np.array([[score.metrics[name] for score in pair] for pair in pairs], float) for name in METRICS}
     values["share_missed"] = (values["dice"] == 0).astype(float)
 
     def of_group(chosen: np.ndarray) -> dict[str, Any]:
@@ -136,11 +137,10 @@ def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Recor
     for run in runs:
         of_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(read_splits(run)["test"]))
         if of_run:
-            config, predictor = read_config(run), Predictor(run)
-            decision = read_decision(run, epoch=predictor.epoch)
-            dataset = Dataset(config.data.data_dir, config=config.data.dataset)
-            for record, probabilities in predict_records(predictor, dataset, np.array(of_run)):
-                result[record.slice_id] = (record, decision.mask(probabilities))
+            predictor = Predictor.from_workdir(run)
+            dataset = Dataset.from_config(predictor.config.data)
+            for record, probabilities in predict_slices(predictor, dataset, np.array(of_run)):
+                result[record.slice_id] = (record, predictor.postprocessing.mask(probabilities))
     return result
 
 

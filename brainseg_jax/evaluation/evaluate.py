@@ -17,27 +17,40 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
 from brainseg_jax.evaluation.summary import summarize
-from brainseg_jax.inference.postprocessing import Decision, choose
-from brainseg_jax.inference.predictor import Ensemble, Predictor, Probabilities, predict_records
+from brainseg_jax.inference.postprocessing import tune_postprocessing
+from brainseg_jax.inference.predictor import Ensemble, Predictor, Segmenter, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.plots.segmentations import Example, segmentation_examples
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.workdir.files import describe_run, read_config, read_decision, read_environment, read_splits
+from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
 
 EXAMPLES = 4  # slices in each figure of predictions
 
 
-def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, examples: int = EXAMPLES) -> dict[str, Any]:
+def evaluate(
+    directory: Path,
+    *,
+    split: str,
+    output: Path,
+    data_dir: str = "",
+    examples: int = EXAMPLES,
+    threshold: float | None = None,
+    min_component_fraction: float | None = None,
+    tta_flip: bool | None = None,
+) -> dict[str, Any]:
     """Scores the best checkpoint of a run.
 
     Args:
       directory: the run's workdir.
       split: "train", "validation", "test" or "all".
-      data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
       output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
+      data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
       examples: slices in each of the figures of the best, the median and the worst; 0 for no such figures, which take
         longer than scoring a small part.
+      threshold: in place of the run's.
+      min_component_fraction: in place of the run's.
+      tta_flip: in place of the run's.
 
     Returns:
       What evaluation_<split>.json holds.
@@ -49,25 +62,25 @@ def evaluate(directory: Path, *, split: str, data_dir: str, output: Path, exampl
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(splits.PARTS)}, all.")
     if data_dir and split != "all":
         raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
-    config = read_config(directory)
-    predictor = Predictor(directory)
-    decision = read_decision(directory, epoch=predictor.epoch)
-    dataset = _open(config, data_dir)
+    predictor = Predictor.from_workdir(
+        directory, threshold=threshold, min_component_fraction=min_component_fraction, tta_flip=tta_flip
+    )
+    dataset = _open(predictor.config, data_dir)
     slice_ids = dataset.table.slice_ids if split == "all" else np.array(read_splits(directory)[split])
     about = {
         "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
         "checkpoint_epoch": predictor.epoch,
         "trained_with": read_environment(directory),
     }
-    return score_and_write(predictor, decision, dataset, slice_ids, config, about, split, output, examples=examples)
+    if tta_flip is not None:
+        about["tta_flip"] = tta_flip
+    return score_and_write(predictor, dataset, slice_ids, about, split, output, examples=examples)
 
 
 def score_and_write(
-    predictor: Probabilities,
-    decision: Decision,
+    segmenter: Segmenter,
     dataset: Dataset,
     slice_ids: np.ndarray,
-    config: ml_collections.ConfigDict,
     about: Mapping[str, Any],
     split: str,
     output: Path,
@@ -77,11 +90,9 @@ def score_and_write(
     """Scores slices and writes the files of an evaluation.
 
     Args:
-      predictor: pictures to probabilities.
-      decision: which of them are tumour.
+      segmenter: the network, or several as one.
       dataset: the slices.
       slice_ids: (N,) which of them.
-      config: of the run, or of the first of several.
       about: what the summary says besides.
       split: names the files.
       output: see `evaluate`.
@@ -90,7 +101,8 @@ def score_and_write(
     Returns:
       What evaluation_<split>.json holds.
     """
-    scores, calibration = score_slices(predictor, decision, dataset, slice_ids)
+    config, postprocessing = segmenter.config, segmenter.postprocessing
+    scores, calibration = score_slices(segmenter, dataset, slice_ids)
     summary = {
         "split": split,
         "dataset": dataset.name,
@@ -98,21 +110,19 @@ def score_and_write(
         **summarize(scores),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
-        "threshold": decision.threshold,
-        "smallest_component": decision.smallest_component,
+        "threshold": postprocessing.threshold,
+        "min_component_fraction": postprocessing.min_component_fraction,
         **describe_environment(devices=jax.local_device_count()),
         **about,
     }
     if examples:
-        _draw_examples(predictor, decision, dataset, scores, output / "figures", split, examples)
+        _draw_examples(segmenter, dataset, scores, output / "figures", split, examples)
     seeds = summary["seed"] if "members" in summary else ""
     write_evaluation(output, split, summary, scores, title=describe_run(config, seeds=seeds))
     return summary
 
 
-def score_slices(
-    predictor: Probabilities, decision: Decision, dataset: Dataset, slice_ids: np.ndarray
-) -> tuple[list[SliceScore], Calibration]:
+def score_slices(segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray) -> tuple[list[SliceScore], Calibration]:
     """Predicts slices and compares each with its mask.
 
     Raises:
@@ -120,12 +130,12 @@ def score_slices(
     """
     table = dataset.table
     scores, calibration = [], Calibration.empty()
-    for record, probabilities in predict_records(predictor, dataset, slice_ids):
+    for record, probabilities in predict_slices(segmenter, dataset, slice_ids):
         row = int(np.searchsorted(table.slice_ids, record.slice_id))
         scores.append(
             score_slice(
                 record,
-                decision.mask(probabilities),
+                segmenter.postprocessing.mask(probabilities),
                 patient_id=table.patient_ids[row],
                 label=LABELS[int(table.labels[row]) - 1],
             )
@@ -144,8 +154,8 @@ def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "start_filters": config.model.start_filters,
         "image_size": config.data.image_size,
         "epochs": config.train.epochs,
-        "start_from": config.train.start_from,
-        "flip": config.evaluation.flip,
+        "init_from": config.train.init_from,
+        "tta_flip": config.evaluation.tta_flip,
     }
 
 
@@ -161,7 +171,7 @@ def write_evaluation(
 
 def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     if not data_dir:
-        return Dataset(config.data.data_dir, config=config.data.dataset)
+        return Dataset.from_config(config.data)
     # Another dataset may be of the other kind: a network of drawn slices scored on real ones, or the reverse.
     try:
         return Dataset(data_dir, config=config.data.dataset)
@@ -171,8 +181,7 @@ def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
 
 
 def _draw_examples(
-    predictor: Probabilities,
-    decision: Decision,
+    segmenter: Segmenter,
     dataset: Dataset,
     scores: Sequence[SliceScore],
     folder: Path,
@@ -189,13 +198,11 @@ def _draw_examples(
             Example(
                 image=scale_image(record.image),
                 true_mask=record.mask.astype(bool),
-                predicted_mask=decision.mask(probabilities),
+                predicted_mask=segmenter.postprocessing.mask(probabilities),
                 caption=f"{score.slice_id}, {score.label}",
                 dice=score.dice,
             )
-            for score, (record, probabilities) in zip(
-                group, predict_records(predictor, dataset, slice_ids), strict=True
-            )
+            for score, (record, probabilities) in zip(group, predict_slices(segmenter, dataset, slice_ids), strict=True)
         ]
         segmentation_examples(examples, folder / f"{split}_{name}.png", title=f"{name.capitalize()} slices of {split}")
 
@@ -220,13 +227,15 @@ def evaluate_ensemble(
       InputError: see `Ensemble`.
     """
     first = directories[0]
-    config, parts = read_config(first), read_splits(first)
-    ensemble = Ensemble(directories)
-    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
-    decision = Decision(config.evaluation.threshold, config.evaluation.smallest_component)
-    if config.evaluation.choose_on_validation:
-        validation = predict_records(ensemble, dataset, np.array(parts["validation"]))
-        decision, _ = choose((probabilities, record.mask) for record, probabilities in validation)
+    parts = read_splits(first)
+    ensemble = Ensemble.from_workdirs(directories)
+    config = ensemble.config
+    dataset = Dataset.from_config(config.data)
+    if config.evaluation.tune_postprocessing:
+        validation = predict_slices(ensemble, dataset, np.array(parts["validation"]))
+        ensemble.postprocessing, _ = tune_postprocessing(
+            (probabilities, record.mask) for record, probabilities in validation
+        )
     members = [directory.resolve().name for directory in directories]
     about = {
         "members": members,
@@ -239,4 +248,4 @@ def evaluate_ensemble(
     for name in ("config.json", "splits.json"):
         write_json(output / name, json.loads((first / name).read_text()))
     slice_ids = np.array(parts[split])
-    return score_and_write(ensemble, decision, dataset, slice_ids, config, about, split, output, examples=examples)
+    return score_and_write(ensemble, dataset, slice_ids, about, split, output, examples=examples)

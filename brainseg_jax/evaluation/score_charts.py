@@ -75,7 +75,7 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
     for label in LABELS:
         members = [score for score in scores if score.label == label]
         axes.scatter(
-            [100 * score.tumour_pixels / score.picture_pixels for score in members],
+            [100 * score.tumour_pixels / score.image_pixels for score in members],
             [score.dice for score in members],
             s=9,
             color=CLASS_COLORS[label],

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,60 +15,63 @@ import numpy as np
 from brainseg_jax.data.dataset import Record
 from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.errors import InputError
-from brainseg_jax.metrics.overlap import count_overlap, dice, intersection_over_union, precision, recall
-from brainseg_jax.metrics.surface_distance import compare_surfaces
+from brainseg_jax.metrics.slice_metrics import METRICS, MaskPair
 
-# Tumour sizes as shares of the picture: upper ends, and names. The dataset's median is 1.3 %.
+# Tumour sizes as shares of the image: names and upper ends. The dataset's median is 1.3 %.
 SIZES: Mapping[str, float] = {"under 0.5 %": 0.005, "0.5 to 1 %": 0.01, "1 to 2 %": 0.02, "over 2 %": math.inf}
-METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd_2mm")
 
 
 @dataclass(frozen=True)
 class SliceScore:
-    """One row of per_slice_<split>.csv; pixel counts are at the slice's own size. See metrics.py and surface.py."""
+    """One row of per_slice_<split>.csv.
+
+    Attributes:
+      slice_id: the slice.
+      patient_id: its patient.
+      family: of the patient's id.
+      label: its class, one of `LABELS`.
+      image_pixels: pixels of the slice at its own size.
+      tumour_pixels: those of the true mask.
+      predicted_pixels: those of the predicted one.
+      metrics: a value for each of `METRICS`, NaN where it is not known.
+    """
 
     slice_id: int
     patient_id: str
     family: str
     label: str
-    picture_pixels: int
+    image_pixels: int
     tumour_pixels: int
     predicted_pixels: int
-    dice: float
-    iou: float
-    precision: float
-    recall: float
-    hd95_mm: float
-    assd_mm: float
-    nsd_2mm: float
+    metrics: Mapping[str, float]
+
+    @property
+    def dice(self) -> float:
+        """The Dice of the two masks."""
+        return self.metrics["dice"]
 
     @property
     def size(self) -> str:
         """The tumour's size, one of `SIZES`."""
-        share = self.tumour_pixels / self.picture_pixels
+        share = self.tumour_pixels / self.image_pixels
         return next(name for name, end in SIZES.items() if share < end)
+
+
+COLUMNS = {field.name: field.type for field in dataclasses.fields(SliceScore) if field.name != "metrics"}
 
 
 def score_slice(record: Record, predicted_mask: np.ndarray, *, patient_id: str, label: str) -> SliceScore:
     """Compares a predicted mask, (H, W) bool, with the slice's own."""
-    true_mask = record.mask.astype(bool)
-    overlap = count_overlap(predicted_mask[None], true_mask[None])
-    surface = compare_surfaces(predicted_mask, true_mask, spacing_mm=record.spacing_mm)
+    pair = MaskPair(predicted_mask, record.mask.astype(bool), record.spacing_mm)
     return SliceScore(
         slice_id=record.slice_id,
         patient_id=patient_id,
         family=family_of(patient_id),
         label=label,
-        picture_pixels=true_mask.size,
-        tumour_pixels=int(overlap.true[0]),
-        predicted_pixels=int(overlap.predicted[0]),
-        dice=float(dice(overlap)[0]),
-        iou=float(intersection_over_union(overlap)[0]),
-        precision=float(precision(overlap)[0]),
-        recall=float(recall(overlap)[0]),
-        hd95_mm=surface.hd95_mm,
-        assd_mm=surface.assd_mm,
-        nsd_2mm=surface.nsd,
+        image_pixels=pair.true.size,
+        tumour_pixels=int(pair.true.sum()),
+        predicted_pixels=int(pair.predicted.sum()),
+        metrics={name: compute(pair) for name, compute in METRICS.items()},
     )
 
 
@@ -76,9 +79,9 @@ def write_scores(path: Path, scores: Sequence[SliceScore]) -> None:
     """Writes a CSV file, a row a slice."""
     unfinished = path.with_name(path.name + ".unfinished")
     with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(SliceScore)], lineterminator="\n")
+        writer = csv.DictWriter(file, [*COLUMNS, *METRICS], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(score) for score in scores)
+        writer.writerows({name: getattr(score, name) for name in COLUMNS} | dict(score.metrics) for score in scores)
     unfinished.replace(path)
 
 
@@ -88,11 +91,14 @@ def read_scores(path: Path) -> list[SliceScore]:
     Raises:
       InputError: the file is missing, an older version wrote it, or a value is not a number.
     """
-    types = {field.name: field.type for field in dataclasses.fields(SliceScore)}
     try:
         with path.open(newline="") as file:
             return [
-                SliceScore(**{name: convert(row[name]) for name, convert in types.items()})  # type: ignore[operator]
+                SliceScore(
+                    **{name: convert(row[name]) for name, convert in COLUMNS.items()},  # type: ignore[operator]
+                    # A metric that is younger than the file has no column there.
+                    metrics={"dice": float(row["dice"])} | {name: float(row.get(name, "nan")) for name in METRICS},
+                )
                 for row in csv.DictReader(file)
             ]
     except FileNotFoundError as error:

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 
 from brainseg_jax.data.dataset_info import LABELS
-from brainseg_jax.evaluation.scores import METRICS, SIZES, SliceScore
+from brainseg_jax.evaluation.scores import SIZES, SliceScore
 from brainseg_jax.metrics.bootstrap import bootstrap_mean, patient_weights
+from brainseg_jax.metrics.slice_metrics import METRICS
 
 
 def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
-    """Counts, means and their 95 % intervals (see statistics.py).
+    """Counts, means and their 95 % intervals (see metrics/bootstrap.py).
 
     Returns:
-      `slices`, `patients` (ids), `families`; of each of `METRICS` the mean over the slices (of the last three over
-      those whose spacing is known, None where it is of none); `dice_median`; `dice_patient_mean`, the mean over the
+      `slices`, `patients` (ids), `families`; of each of `METRICS` the mean over the slices (over
+      those of which it is known, None where it is of none); `dice_median`; `dice_patient_mean`, the mean over the
       patient ids of their means; `share_missed`, the share of the slices with Dice 0; `by_class` and `by_size`: for
       each of `LABELS` and `SIZES` `slices`, `families`, `dice`, `dice_median`, `share_missed` (the last three None
       where there is no slice); `dice_by_class`. `intervals` repeats the keys of the means with [low, high], None where
-      there are too few families (see statistics.py).
+      there are too few families (see metrics/bootstrap.py).
     """
-    values = {name: np.array([getattr(score, name) for score in scores], float) for name in METRICS}
+    values = {name: np.array([score.metrics[name] for score in scores], float) for name in METRICS}
     families = np.array([score.family for score in scores])
     missed = (values["dice"] == 0).astype(float)
     weights = patient_weights([score.patient_id for score in scores])

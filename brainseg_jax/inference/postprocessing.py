@@ -1,64 +1,77 @@
-"""From probabilities to a mask: the threshold, the smallest component, and how both are chosen on validation."""
+"""From probabilities to a mask: a threshold, a smallest component, and how both are tuned on validation."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import ml_collections
 import numpy as np
 from scipy import ndimage
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import read_json, write_json
+
+FILE = "postprocessing.json"
 
 THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
-SMALLEST_COMPONENTS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002)
+MIN_COMPONENT_FRACTIONS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002)
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Which pixels are tumour.
+class Postprocessing:
+    """Decides which pixels are tumour.
 
     Attributes:
       threshold: a pixel is tumour where its probability exceeds it, in (0, 1).
-      smallest_component: components (of 8 neighbours) of less than this share of the picture are left out, in [0, 1).
+      min_component_fraction: components (of 8 neighbours) smaller than this share of the image are left out, in [0, 1).
 
     Raises:
       InputError: a value is outside its range.
     """
 
     threshold: float
-    smallest_component: float
+    min_component_fraction: float
 
     def __post_init__(self) -> None:  # noqa: D105
         if not 0 < self.threshold < 1:
             raise InputError(f"config.evaluation.threshold is {self.threshold}: set it to a number between 0 and 1.")
-        if not 0 <= self.smallest_component < 1:
+        if not 0 <= self.min_component_fraction < 1:
             raise InputError(
-                f"config.evaluation.smallest_component is {self.smallest_component}: set it to a number in [0, 1)."
+                f"config.evaluation.min_component_fraction is {self.min_component_fraction}: set it to a number in "
+                "[0, 1)."
             )
 
+    def with_changes(self, threshold: float | None, min_component_fraction: float | None) -> "Postprocessing":
+        """Returns a copy with the values that are given."""
+        return Postprocessing(
+            self.threshold if threshold is None else threshold,
+            self.min_component_fraction if min_component_fraction is None else min_component_fraction,
+        )
+
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
-        """The mask, (H, W) bool, of probabilities (H, W)."""
+        """Returns the mask, (H, W) bool, of probabilities (H, W)."""
         above = probabilities > self.threshold
-        if not self.smallest_component:
+        if not self.min_component_fraction:
             return above
         components, _ = ndimage.label(above, _EIGHT_NEIGHBOURS)
-        large = np.bincount(components.ravel()) >= self.smallest_component * above.size
+        large = np.bincount(components.ravel()) >= self.min_component_fraction * above.size
         large[0] = False
         return large[components]
 
 
-def choose(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[Decision, float]:
-    """Tries every pair of `THRESHOLDS` and `SMALLEST_COMPONENTS`.
+def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[Postprocessing, float]:
+    """Tries every pair of `THRESHOLDS` and `MIN_COMPONENT_FRACTIONS`.
 
     Args:
       predictions: for each slice its probabilities (H, W) and its true mask (H, W), not empty.
 
     Returns:
-      The decision of the highest mean Dice (of equals the threshold next to one half, then the smallest component),
+      The pair of the highest mean Dice (of equals the threshold next to one half, then the smallest component),
       and that mean.
     """
-    dice: dict[Decision, list[float]] = {
-        Decision(threshold, smallest): [] for threshold in THRESHOLDS for smallest in SMALLEST_COMPONENTS
+    dice: dict[Postprocessing, list[float]] = {
+        Postprocessing(threshold, smallest): [] for threshold in THRESHOLDS for smallest in MIN_COMPONENT_FRACTIONS
     }
     for probabilities, true_mask in predictions:
         truth = true_mask.astype(bool)
@@ -67,11 +80,51 @@ def choose(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[Decisi
             components, count = ndimage.label(probabilities > threshold, _EIGHT_NEIGHBOURS)
             sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
             shared = np.bincount(components[truth], minlength=count + 1)[1:]
-            for smallest in SMALLEST_COMPONENTS:
+            for smallest in MIN_COMPONENT_FRACTIONS:
                 kept = sizes >= smallest * truth.size
-                dice[Decision(threshold, smallest)].append(
+                dice[Postprocessing(threshold, smallest)].append(
                     2.0 * shared[kept].sum() / (sizes[kept].sum() + np.count_nonzero(truth))
                 )
-    means = {decision: float(np.mean(values)) for decision, values in dice.items()}
-    best = max(means, key=lambda one: (means[one], -abs(one.threshold - 0.5), -one.smallest_component))
+    means = {pair: float(np.mean(values)) for pair, values in dice.items()}
+    best = max(means, key=lambda one: (means[one], -abs(one.threshold - 0.5), -one.min_component_fraction))
     return best, means[best]
+
+
+def write_postprocessing(
+    directory: Path, postprocessing: Postprocessing, *, epoch: int, tta_flip: bool, validation_dice: float
+) -> None:
+    """Writes postprocessing.json of a run: what was tuned, for the checkpoint of which epoch, and its mean Dice."""
+    tuned = {**asdict(postprocessing), "epoch": epoch, "tta_flip": tta_flip, "validation_dice": validation_dice}
+    write_json(directory / FILE, tuned)
+
+
+def read_postprocessing(
+    directory: Path, config: ml_collections.ConfigDict, *, epoch: int, tta_flip: bool
+) -> Postprocessing:
+    """Reads the postprocessing of a run: the config's, or the one that was tuned on validation.
+
+    Args:
+      directory: the workdir.
+      config: of the run.
+      epoch: of the checkpoint whose masks are to be made.
+      tta_flip: whether probabilities are means over an image and its mirror image.
+
+    Raises:
+      InputError: it was to be tuned, and that was for another epoch or flip, or training has not ended.
+    """
+    settings = config.evaluation
+    if not settings.tune_postprocessing:
+        return Postprocessing(settings.threshold, settings.min_component_fraction)
+    path = directory / FILE
+    tuned = read_json(path) if path.exists() else {}
+    if tuned.get("epoch") != epoch:
+        raise InputError(
+            f"{path} is missing or of another epoch; training writes it at its end: run scripts/train.py with "
+            f"--workdir={directory} to its end first."
+        )
+    if tuned.get("tta_flip") != tta_flip:
+        raise InputError(
+            f"{path} was tuned with tta_flip = {tuned.get('tta_flip')}, not {tta_flip}: give --threshold and "
+            "--min_component_fraction too, or train the run to its end again."
+        )
+    return Postprocessing(tuned["threshold"], tuned["min_component_fraction"])

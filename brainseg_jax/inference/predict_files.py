@@ -11,19 +11,17 @@ from PIL import Image
 from brainseg_jax.data.image_files import read_picture
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Decision
-from brainseg_jax.inference.predictor import BATCH_SIZE, Predictor
+from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
 from brainseg_jax.plots.overlays import overlay
 
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
 
 
-def predict_files(predictor: Predictor, decision: Decision, paths: Sequence[Path], output: Path) -> Iterator[Path]:
+def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> Iterator[Path]:
     """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each picture, batch by batch.
 
     Args:
-      predictor: the network.
-      decision: which pixels are tumour.
+      segmenter: the network.
       paths: `.mat`, PNG and JPEG files.
       output: folder for the pictures; made if missing.
 
@@ -37,8 +35,8 @@ def predict_files(predictor: Predictor, decision: Decision, paths: Sequence[Path
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, BATCH_SIZE)):
         images = [read_picture(path) for path in batch]
-        for path, image, probabilities in zip(batch, images, predictor(images), strict=True):
-            mask = decision.mask(probabilities)
+        for path, image, probabilities in zip(batch, images, segmenter.probabilities(images), strict=True):
+            mask = segmenter.postprocessing.mask(probabilities)
             Image.fromarray(overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
             Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}_mask.png")
             yield output / f"{path.stem}_mask.png"

@@ -1,158 +1,164 @@
-"""Masks from a trained network: for arrays, and for files."""
+"""Trained networks as functions from images to probabilities and masks."""
 
 import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
 
 from brainseg_jax.data.dataset import Dataset, Record
-from brainseg_jax.data.preprocessing import from_network_size, scale_image, to_network_size
+from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original, scale_image
 from brainseg_jax.errors import InputError
-from brainseg_jax.models import create_model
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import Variables, create_train_state
+from brainseg_jax.inference.postprocessing import Postprocessing, read_postprocessing
+from brainseg_jax.models import Network, create_model
 from brainseg_jax.utils.sharding import AXIS, batch_sharding, replicated, shard
 from brainseg_jax.workdir.checkpoints import Checkpoints
 from brainseg_jax.workdir.files import read_config, read_splits
 
 BATCH_SIZE = 16
+PredictStep = Callable[[dict[str, Any], Array], Array]
 
 
-# Pictures, each (H, W), to the probability that a pixel is tumour, each (H, W).
-Probabilities = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-
-
-class TrainedNetwork(NamedTuple):
-    """The best checkpoint of a run.
-
-    Attributes:
-      config: the run's.
-      model: the network.
-      variables: what `model.apply` takes, NumPy arrays.
-      epoch: the epoch of the checkpoint.
-    """
+class Segmenter(Protocol):
+    """What predicts: one trained network, or several as one."""
 
     config: ml_collections.ConfigDict
-    model: nn.Module
-    variables: Variables
-    epoch: int
+    postprocessing: Postprocessing
 
-
-def restore_best(directory: Path) -> TrainedNetwork:
-    """Restores the best checkpoint of the run in a workdir; where there are several processes, all must call it.
-
-    Raises:
-      InputError: there is no run or no checkpoint.
-    """
-    config = read_config(directory)
-    model = create_model(**config.model)
-    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1000)
-    shapes = jax.eval_shape(
-        lambda: create_train_state(
-            jax.random.key(0),
-            model,
-            optimization,
-            image_size=config.data.image_size,
-            with_average=config.train.ema_decay > 0,
-        )
-    )
-    if not (directory / "checkpoints").is_dir():
-        raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        best = checkpoints.best_epoch()
-        variables = jax.device_get(checkpoints.restore(best, shapes).variables)
-    return TrainedNetwork(config, model, variables, best or 0)
+    def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predicts images (H, W): for each the probability that a pixel is tumour, (H, W) float32."""
 
 
 class Predictor:
-    """The best checkpoint of a run as a function from pictures to probabilities.
+    """A trained network.
 
     Attributes:
-      epoch: the epoch of the checkpoint.
+      config: of its training.
+      epoch: of its checkpoint.
+      postprocessing: how its probabilities become masks.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Restores the network.
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        variables: dict[str, Any],
+        postprocessing: Postprocessing,
+        *,
+        epoch: int = 0,
+        tta_flip: bool = False,
+    ) -> None:
+        """Wraps a network.
 
         Args:
-          directory: the workdir of a run.
+          config: of its training; see brainseg_jax/config.py.
+          variables: what `model.apply` takes.
+          postprocessing: how its probabilities become masks.
+          epoch: of its checkpoint.
+          tta_flip: whether probabilities are means over an image and its mirror image.
 
         Raises:
-          InputError: there is no run or no checkpoint.
+          InputError: the config names no network.
         """
-        config, model, variables, self.epoch = restore_best(directory)
+        self.config, self.epoch, self.postprocessing = config, epoch, postprocessing
+        self._filled = 1
         devices = jax.local_devices()
-        self._size, self._percentile = config.data.image_size, config.data.intensity_percentile
-        self._largest = 1
-
-        def probabilities(variables: Variables, images: Array) -> Array:
-            def apply(images: Array) -> Array:
-                logits: Any = model.apply(variables, images, train=False)
-                return jax.nn.sigmoid(logits)
-
-            if config.evaluation.flip:
-                return (apply(images) + apply(images[:, :, ::-1])[:, :, ::-1]) / 2
-            return apply(images)
 
         @functools.cache
-        def on_devices(count: int) -> tuple[Mesh, Variables]:
+        def on_devices(count: int) -> tuple[Mesh, dict[str, Any]]:
             mesh = Mesh(np.array(devices[:count]), (AXIS,))
             return mesh, shard(variables, replicated(mesh))
 
-        self._probabilities = jax.jit(probabilities)
+        self._predict = make_predict_step(create_model(config.model), tta_flip=tta_flip)
         self._on_devices = on_devices
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    @classmethod
+    def from_workdir(
+        cls,
+        directory: str | Path,
+        *,
+        threshold: float | None = None,
+        min_component_fraction: float | None = None,
+        tta_flip: bool | None = None,
+    ) -> "Predictor":
+        """Opens the best checkpoint of a run; where there are several processes, all must call it.
+
+        Args:
+          directory: the run's workdir.
+          threshold: in place of the run's.
+          min_component_fraction: in place of the run's.
+          tta_flip: in place of the run's.
+
+        Raises:
+          InputError: there is no run, no checkpoint or no postprocessing yet, or a value is outside its range.
+        """
+        directory = Path(directory)
+        config = read_config(directory)
+        variables, epoch = restore_variables(directory, config)
+        tta_flip = config.evaluation.tta_flip if tta_flip is None else tta_flip
+        if threshold is not None and min_component_fraction is not None:
+            postprocessing = Postprocessing(threshold, min_component_fraction)
+        else:
+            postprocessing = read_postprocessing(directory, config, epoch=epoch, tta_flip=tta_flip)
+            postprocessing = postprocessing.with_changes(threshold, min_component_fraction)
+        return cls(config, variables, postprocessing, epoch=epoch, tta_flip=tta_flip)
+
+    def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predicts.
 
         Args:
-          images: pictures, each (H, W) of any size, real dtype and range, upright.
+          images: each (H, W) of any size, real dtype and range, upright.
 
         Returns:
-          For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the picture's own size.
+          For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the image's own size.
         """
-        scaled = [scale_image(image, percentile=self._percentile) for image in images]
-        inputs = np.stack([to_network_size(image, size=self._size) for image in scaled])
+        settings = self.config.data
+        scaled = [scale_image(image, percentile=settings.intensity_percentile) for image in images]
+        inputs = np.stack([resize_to_model(image, size=settings.image_size) for image in scaled])
         # The batch is filled up to a power of two, or to the largest before, whose program is there; few are compiled.
-        filled = self._largest = max(1 << (len(images) - 1).bit_length(), self._largest)
+        filled = self._filled = max(1 << (len(images) - 1).bit_length(), self._filled)
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
-        # Divided among the devices.
         mesh, variables = self._on_devices(math.gcd(filled, 1 << (jax.local_device_count().bit_length() - 1)))
         batch = shard(inputs[..., None], batch_sharding(mesh, axis=0))
-        outputs = np.asarray(self._probabilities(variables, batch))[..., 0]
-        return [from_network_size(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
+        outputs = np.asarray(self._predict(variables, batch))[..., 0]
+        return [resize_to_original(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
 
-
-def predict_records(
-    predictor: Probabilities, dataset: Dataset, slice_ids: np.ndarray
-) -> Iterator[tuple[Record, np.ndarray]]:
-    """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
-    records = dataset.read(slice_ids)
-    while batch := list(itertools.islice(records, BATCH_SIZE)):
-        yield from zip(batch, predictor([record.image for record in batch]), strict=True)
+    def masks(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns a mask, (H, W) bool, for each image; see `probabilities`."""
+        return [self.postprocessing.mask(of_image) for of_image in self.probabilities(images)]
 
 
 class Ensemble:
-    """The best checkpoints of several runs as one function from pictures to probabilities.
+    """Several trained networks as one: the mean of their probabilities.
 
     Attributes:
-      epochs: the epoch of each checkpoint.
+      config: of the first one's training.
+      epochs: of each checkpoint.
+      postprocessing: how the mean becomes masks.
     """
 
-    def __init__(self, directories: Sequence[Path]) -> None:
-        """Restores the networks.
+    def __init__(self, members: Sequence[Predictor], postprocessing: Postprocessing) -> None:
+        """Joins networks, whose sizes may differ."""
+        self._members = members
+        self.config, self.epochs = members[0].config, [member.epoch for member in members]
+        self.postprocessing = postprocessing
+
+    @classmethod
+    def from_workdirs(cls, directories: Sequence[Path]) -> "Ensemble":
+        """Opens the best checkpoints of several runs.
 
         Args:
-          directories: the workdirs of runs that were trained on the same slices; sizes and networks may differ.
+          directories: the workdirs of runs that were trained on the same slices.
+
+        Returns:
+          The ensemble, with the threshold and smallest component of the first one's config.
 
         Raises:
           InputError: there is no run or no checkpoint, or two runs divide the slices differently, so that a test
@@ -164,10 +170,68 @@ class Ensemble:
                     f"{directory / 'splits.json'} lists other slices than that of {directories[0]}: name runs of one "
                     "protocol, fold, split seed and dataset, of which none was trained on another's test slices."
                 )
-        self._members = [Predictor(directory) for directory in directories]
-        self.epochs = [member.epoch for member in self._members]
+        settings = read_config(directories[0]).evaluation
+        postprocessing = Postprocessing(settings.threshold, settings.min_component_fraction)
+        values = vars(postprocessing)
+        return cls([Predictor.from_workdir(directory, **values) for directory in directories], postprocessing)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Predicts; see `Predictor`."""
-        of_members = [member(images) for member in self._members]
-        return [np.mean(of_picture, axis=0) for of_picture in zip(*of_members, strict=True)]
+    def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the members' mean; see `Predictor.probabilities`."""
+        of_members = [member.probabilities(images) for member in self._members]
+        return [np.mean(of_image, axis=0) for of_image in zip(*of_members, strict=True)]
+
+
+def make_predict_step(model: Network, *, tta_flip: bool) -> PredictStep:
+    """Makes the compiled prediction: (variables, images (B, S, S, 1) in [0, 1]) to probabilities (B, S, S, 1) float32.
+
+    Args:
+      model: the network.
+      tta_flip: whether probabilities are means over an image and its mirror image.
+    """
+
+    @jax.jit
+    def predict(variables: dict[str, Any], images: Array) -> Array:
+        def apply(images: Array) -> Array:
+            logits: Any = model.apply(variables, images, train=False)
+            return jax.nn.sigmoid(logits)
+
+        if tta_flip:
+            return (apply(images) + apply(images[:, :, ::-1])[:, :, ::-1]) / 2
+        return apply(images)
+
+    return predict
+
+
+def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tuple[dict[str, Any], int]:
+    """Restores what `model.apply` takes from the best checkpoint of a run, and nothing else.
+
+    Args:
+      directory: the workdir.
+      config: of the run.
+
+    Returns:
+      The EMA of parameters and batch statistics, or themselves where the run has none, as NumPy arrays; and the epoch.
+
+    Raises:
+      InputError: there is no checkpoint, or it is of another network.
+    """
+    if not (directory / "checkpoints").is_dir():
+        raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
+    model, size = create_model(config.model), config.data.image_size
+    shapes = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 1), jnp.float32))))
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        epoch = checkpoints.best_epoch()
+        if config.train.ema_decay > 0:
+            restored = checkpoints.restore(epoch, {"ema": shapes})["ema"]
+        else:
+            restored = checkpoints.restore(epoch, shapes)
+    return {"batch_stats": {}, **jax.device_get(restored)}, epoch or 0
+
+
+def predict_slices(
+    segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray
+) -> Iterator[tuple[Record, np.ndarray]]:
+    """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
+    records = dataset.read(slice_ids)
+    while batch := list(itertools.islice(records, BATCH_SIZE)):
+        yield from zip(batch, segmenter.probabilities([record.image for record in batch]), strict=True)

@@ -6,7 +6,7 @@ compare each with the textbook's.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,41 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from brainseg_jax.errors import InputError
+
 # Kernels are drawn as He et al. 2015 (arXiv:1502.01852) propose for layers followed by a ReLU.
 he_normal = nn.initializers.he_normal()
+
+
+class Network(nn.Module):
+    """What every network is: a module from images (B, H, W, 1) in [0, 1] to logits (B, H, W, 1), with three facts.
+
+    Attributes:
+      title: its name for people.
+      stride: what both sides of an image must be a multiple of.
+      start_filters: channels of its first level; a field of every network.
+    """
+
+    title: ClassVar[str]
+    stride: ClassVar[int]
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: D105
+        for name in ("title", "stride"):
+            if not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} has no {name}: every network says its title and its stride.")
+        super().__init_subclass__(**options)
+
+
+def check_fields(network: Any) -> None:
+    """Refuses values outside their range of the fields that every network here has.
+
+    Raises:
+      InputError: one is.
+    """
+    if network.start_filters < 1:
+        raise InputError(f"config.model.start_filters is {network.start_filters}: set it to 1 or more.")
+    if not 0 < network.prior < 1:
+        raise InputError(f"config.model.prior is {network.prior}: set it to a number between 0 and 1.")
 
 
 # Which of the three taps of a stride-2 transposed convolution joins which of two neighbouring inputs to which of the

@@ -11,9 +11,11 @@ from flax import linen as nn
 from jax import Array
 
 from brainseg_jax.models.layers import (
+    Network,
     UpConv2x2,
     UpConv3x3,
     batch_norm,
+    check_fields,
     convolution,
     he_normal,
     log_odds,
@@ -122,7 +124,7 @@ class DecoderBlock(nn.Module):
         return ConvNorm(self.features, 1, dtype=self.dtype, name="conv_2")(hidden, train=train)
 
 
-class LinkNet(nn.Module):
+class LinkNet(Network):
     """A residual encoder of four stages; each decoder's output is added to the encoder stage of its size.
 
     Attributes:
@@ -136,8 +138,13 @@ class LinkNet(nn.Module):
     prior: float = 0.5
     dtype: Any = jnp.float32
 
+    title: ClassVar[str] = "LinkNet"
     stride: ClassVar[int] = 64
     stages: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -153,7 +160,7 @@ class LinkNet(nn.Module):
         Raises:
           ValueError: a side is not a multiple of 64.
         """
-        require_sides(images.shape, stride=self.stride, network="LinkNet")
+        require_sides(images.shape, stride=self.stride, network=self.title)
         filters = self.start_filters
         hidden = images.astype(self.dtype)
         hidden = ConvNorm(filters, 7, 2, dtype=self.dtype, name="stem")(hidden, train=train)

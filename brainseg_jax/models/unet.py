@@ -6,7 +6,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from brainseg_jax.models.layers import UpConv2x2, batch_norm, he_normal, log_odds, max_pool, require_sides
+from brainseg_jax.errors import InputError
+from brainseg_jax.models.layers import (
+    Network,
+    UpConv2x2,
+    batch_norm,
+    check_fields,
+    he_normal,
+    log_odds,
+    max_pool,
+    require_sides,
+)
 
 
 class DoubleConv(nn.Module):
@@ -45,7 +55,7 @@ class DoubleConv(nn.Module):
         return nn.relu(hidden)
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Four levels down, four levels up, the feature maps of each level down concatenated on the way up.
 
     Attributes:
@@ -62,8 +72,15 @@ class UNet(nn.Module):
     prior: float = 0.5
     dtype: Any = jnp.float32
 
+    title: ClassVar[str] = "U-Net"
     stride: ClassVar[int] = 16
     levels: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_fields(self)
+        if not 0 <= self.dropout_rate < 1:
+            raise InputError(f"config.model.dropout_rate is {self.dropout_rate}: set it to a number in [0, 1).")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -80,7 +97,7 @@ class UNet(nn.Module):
         Raises:
           ValueError: a side is not a multiple of 16.
         """
-        require_sides(images.shape, stride=self.stride, network="U-Net")
+        require_sides(images.shape, stride=self.stride, network=self.title)
         hidden = images.astype(self.dtype)
         skips = []
         for level in range(self.levels):

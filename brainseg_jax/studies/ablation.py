@@ -15,8 +15,8 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.comparison import compare_scores
 from brainseg_jax.evaluation.evaluate import evaluate
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
-from brainseg_jax.inference.postprocessing import Decision, choose
-from brainseg_jax.inference.predictor import Predictor, predict_records
+from brainseg_jax.inference.postprocessing import Postprocessing, tune_postprocessing
+from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics import overlap
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils.files import write_json
@@ -45,7 +45,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without_average": {"train.ema_decay": 0.0},
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
-    "without_mirror": {"evaluation.flip": False},
+    "without_mirror": {"evaluation.tta_flip": False},
     "percentiles": {"data.intensity_percentile": 0.5},
     "validation_of_10_percent": {"split.validation_share": 0.06},
     "few_changes": {"augmentation.probability": 0.3, "augmentation.low_resolution": 0.5},
@@ -68,7 +68,7 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
     Raises:
       InputError: see `train_and_evaluate`; or the directory holds variants of another recipe.
     """
-    recipe = _changed(config, {"evaluation.choose_on_validation": False})
+    recipe = _changed(config, {"evaluation.tune_postprocessing": False})
     for name in dict.fromkeys(("recipe", *names)):
         run, changed = directory / name, _changed(recipe, VARIANTS[name])
         if name != "recipe" and changed == recipe:
@@ -79,7 +79,7 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
             if not run.exists() and all(field.startswith("evaluation.") for field in VARIANTS[name]) and VARIANTS[name]:
                 _copy_training(directory / "recipe", run)  # trained alike, scored otherwise
             train_and_evaluate(changed, run)
-            evaluate(run, split="validation", data_dir="", output=run, examples=0)
+            evaluate(run, split="validation", output=run, examples=0)
         _report(recipe, directory)
 
 
@@ -94,16 +94,17 @@ def choice_across_halves(directory: Path) -> tuple[float, float]:
     Returns:
       Mean Dice of the validation slices at the config's threshold, and by the choices.
     """
-    config = read_config(directory)
-    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+    predictor = Predictor.from_workdir(directory)
+    config = predictor.config
+    dataset = Dataset.from_config(config.data)
     slice_ids = np.array(read_splits(directory)["validation"])
     families = np.array(dataset.table.families)[np.searchsorted(dataset.table.slice_ids, slice_ids)]
     in_first = np.isin(families, np.unique(families)[::2])
-    pairs = [(found, record.mask) for record, found in predict_records(Predictor(directory), dataset, slice_ids)]
+    pairs = [(found, record.mask) for record, found in predict_slices(predictor, dataset, slice_ids)]
     halves = [[pair for pair, chosen in zip(pairs, in_first == half, strict=True) if chosen] for half in (True, False)]
-    fixed = Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    fixed = Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
     means = []
-    for decisions in ((fixed, fixed), (choose(halves[1])[0], choose(halves[0])[0])):
+    for decisions in ((fixed, fixed), (tune_postprocessing(halves[1])[0], tune_postprocessing(halves[0])[0])):
         dice = [
             overlap.dice(overlap.count_overlap(decision.mask(found)[None], mask[None]))[0]
             for decision, half in zip(decisions, halves, strict=True)

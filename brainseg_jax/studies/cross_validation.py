@@ -20,10 +20,10 @@ from brainseg_jax.evaluation.scores import read_scores
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.training.loop import train_and_evaluate
-from brainseg_jax.training.preflight import require_unseen
+from brainseg_jax.training.preflight import check_no_leakage
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.workdir.files import describe_run, read_config, require_same_run
+from brainseg_jax.workdir.files import check_resumable, describe_run, read_config
 
 PROTOCOLS = ("official", "family")
 KEPT_OF_FOLD = (
@@ -34,7 +34,7 @@ KEPT_OF_FOLD = (
     "dice_by_class",
     "share_missed",
     "threshold",
-    "smallest_component",
+    "min_component_fraction",
     "checkpoint_epoch",
     "trained_with",
 )
@@ -56,13 +56,13 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         a run that knows a fold's patients, or a directory with another run or with folds of another config.
     """
     configs = {fold: _of_fold(config, fold) for fold in FOLDS}
-    table = Dataset(config.data.data_dir, config=config.data.dataset).table
+    table = Dataset.from_config(config.data).table
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
     for fold, parts in check_folds(table, config).items():  # before hours of training
-        require_same_run(directory / f"fold_{fold}", configs[fold], parts)
-        if config.train.start_from:
-            require_unseen(Path(config.train.start_from), config, parts, table)
+        check_resumable(directory / f"fold_{fold}", configs[fold], parts)
+        if config.train.init_from:
+            check_no_leakage(Path(config.train.init_from), config, parts, table)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", json.loads(config.to_json()))
     for fold, of_fold in configs.items():
@@ -76,7 +76,7 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         (directory / "evaluation_cv.json").unlink(missing_ok=True)
         print(f"Fold {fold}:")
         train_and_evaluate(of_fold, run)
-        evaluate(run, split="test", data_dir="", output=run, examples=0)
+        evaluate(run, split="test", output=run, examples=0)
     return join_folds(directory)
 
 

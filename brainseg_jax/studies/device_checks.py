@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from brainseg_jax.data.augmentation import Augmentation
-from brainseg_jax.data.loaders import DeviceSupply, StreamSupply, Supply, epoch_batches
+from brainseg_jax.config import get_config
+from brainseg_jax.data.loaders import DeviceLoader, SliceLoader, StreamingLoader, epoch_batches
 from brainseg_jax.data.packing import Slices, pack, unpack
-from brainseg_jax.models import create_model
+from brainseg_jax.models import MODELS, create_model
+from brainseg_jax.published import START_FILTERS
 from brainseg_jax.training.losses import create_loss
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import create_train_state
-from brainseg_jax.training.step import make_train_step, run_epoch
+from brainseg_jax.training.setup import setup_training
+from brainseg_jax.training.step import run_epoch
 from brainseg_jax.utils import markdown
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.utils.sharding import AXIS, make_mesh, replicated, shard
-from brainseg_jax.workdir.files import NETWORK_NAMES
-from configs import linknet, unet
+from brainseg_jax.utils.sharding import AXIS, make_mesh
 
-RECIPES = {"unet": unet, "linknet": linknet}
 LEARNING_RATE = 1e-4  # of both networks: the losses are to stay near each other over the steps
 
 
@@ -117,7 +115,7 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
     # NumPy's maximum, which keeps a NaN that Python's may lose.
     worst = float(np.max([_difference(losses, other_losses), _difference(params, other_params)]))
     yield Check("again", network, "largest relative difference of losses and parameters", worst, 0.0)
-    other_losses, _ = first_steps(network, sizes, mesh, supply_class=StreamSupply)
+    other_losses, _ = first_steps(network, sizes, mesh, loader_class=StreamingLoader)
     yield Check("streamed", network, "largest relative difference of losses", _difference(losses, other_losses), 1e-3)
     name, measures, limit = "against the CPU", "largest relative difference of losses at the highest precision", 1e-3
     if jax.default_backend() == "cpu":
@@ -136,7 +134,7 @@ def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None =
       dtype: of the computation.
       precision: of JAX's products and convolutions; None for its default, which on a GPU is less than float32 has.
     """
-    model = _model(network, sizes, dtype)
+    model = create_model(_config(network, sizes, dtype).model)
     images, masks = unpack(_noise(sizes))
     loss_function = create_loss("bce")
 
@@ -155,7 +153,7 @@ def first_steps(
     sizes: Sizes,
     mesh: Mesh,
     *,
-    supply_class: Callable[[Slices, Mesh], Supply] = DeviceSupply,
+    loader_class: Callable[[Slices, Mesh], SliceLoader] = DeviceLoader,
     precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Trains for a few steps by the code that train.py runs, compiled anew.
@@ -164,27 +162,23 @@ def first_steps(
       network: "unet" or "linknet".
       sizes: of the network, its batches and how many.
       mesh: the devices.
-      supply_class: whether slices wait on the device or are streamed.
+      loader_class: whether slices wait on the device or are streamed.
       precision: see `gradients`.
 
     Returns:
       The losses (steps,) and the parameters after the last step, (P,) float32.
     """
-    config = RECIPES[network].get_config()
-    model = _model(network, sizes, "float32")
-    optimization = create_optimization(
-        **{**config.optimizer, "learning_rate": LEARNING_RATE}, epochs=config.train.epochs, steps_per_epoch=sizes.steps
-    )
-    augmentation = Augmentation(**{**config.augmentation, "flip": 0.5, "noise": 0.05})
+    config = _config(network, sizes, "float32")
+    config.optimizer.learning_rate = LEARNING_RATE
+    config.augmentation.update({"flip": 0.5, "noise": 0.05})
     with _without_cache(), jax.default_matmul_precision(precision):
-        # On the CPU whatever device the steps run on: the same parameters everywhere.
+        # Parameters drawn on the CPU, whatever device the steps run on: the same everywhere.
         with jax.default_device(jax.devices("cpu")[0]):
-            state = create_train_state(jax.random.key(0), model, optimization, image_size=sizes.image_size)
-        state = shard(jax.device_get(state), replicated(mesh))
-        step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation, mesh)
+            training = setup_training(config, steps_per_epoch=sizes.steps, mesh=mesh)
         slices = _noise(sizes)
         batches = epoch_batches(seed=0, epoch=1, slices=len(slices.images), batch_size=sizes.batch_size)
-        state, metrics = run_epoch(step, state, supply_class(slices, mesh), batches, steps_per_call=1)
+        loader = loader_class(slices, mesh)
+        state, metrics = run_epoch(training.train_step, training.state, loader, batches, steps_per_call=1)
     return metrics.loss / metrics.slices, _flat(state.params)
 
 
@@ -195,7 +189,7 @@ def write_checks(found: Mapping[str, Any], folder: Path) -> None:
     header = ("Network", "Check", "Measured", "Value", "Limit", "Passed")
     rows = [
         (
-            NETWORK_NAMES[check["network"]],
+            MODELS[check["network"]].title,
             check["name"],
             check["measures"],
             "–" if check["value"] is None else f"{check['value']:.1e}",
@@ -211,10 +205,13 @@ def write_checks(found: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _model(network: str, sizes: Sizes, dtype: str) -> Any:
-    config = RECIPES[network].get_config()
-    start_filters = sizes.start_filters or config.model.start_filters
-    return create_model(**{**config.model, "start_filters": start_filters, "dtype": dtype})
+def _config(network: str, sizes: Sizes, dtype: str) -> ml_collections.ConfigDict:
+    config = get_config()
+    config.model = ml_collections.ConfigDict({"name": network, "dtype": dtype})
+    config.model.start_filters = sizes.start_filters or START_FILTERS[network]
+    config.data.image_size = sizes.image_size
+    config.train.batch_size = sizes.batch_size
+    return config
 
 
 def _noise(sizes: Sizes) -> Slices:

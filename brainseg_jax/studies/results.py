@@ -13,10 +13,11 @@ from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.scores import read_scores
+from brainseg_jax.models import MODELS
 from brainseg_jax.plots.learning_curves import learning_curves
 from brainseg_jax.published import PUBLISHED_DICE, PUBLISHED_SIZE
 from brainseg_jax.utils import markdown
-from brainseg_jax.workdir.files import NETWORK_NAMES, describe_run, read_config, read_metrics
+from brainseg_jax.workdir.files import describe_run, read_config, read_metrics
 
 # What is kept: of a run, and of a cross-validation. The last of them says that the others are there.
 RUN_FILES = (
@@ -129,7 +130,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
         rows.append(
             (
                 f"[{name}]({link}{name})",
-                f"{NETWORK_NAMES[found['network']]} {found['start_filters']}",
+                f"{MODELS[found['network']].title} {found['start_filters']}",
                 f"{found['protocol']}{fold}",
                 f"{found['image_size']}×{found['image_size']}",
                 str(found["seed"]),
@@ -174,7 +175,7 @@ def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         spread = f" ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else ""
         rows.append(
             (
-                NETWORK_NAMES[network],
+                MODELS[network].title,
                 f"{published:.3f}",
                 f"**{np.mean(dice):.3f}**{spread}" if dice else "not measured yet",
                 ", ".join(f"{seed}: {of_run:.3f}" for seed, of_run in runs) or "–",
@@ -203,7 +204,7 @@ def devices_table(results: Path) -> str:
         of_checks = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
         speeds = [_number(ratios.get(device, {}).get(work), 2) for work in works]
         rows.append((device, of_checks, *speeds))
-    titles = (f"{NETWORK_NAMES[network]} {mode}" for network, mode in works)
+    titles = (f"{MODELS[network].title} {mode}" for network, mode in works)
     return markdown.table(("Device", "Checks", *titles), rows)
 
 

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 import psutil
@@ -14,44 +13,27 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from brainseg_jax.data import splits
-from brainseg_jax.data.augmentation import Augmentation
 from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.loaders import Supply, choose_steps_per_call, epoch_batches, make_supplies
+from brainseg_jax.data.loaders import SliceLoader, choose_steps_per_call, epoch_batches, make_loaders
 from brainseg_jax.data.packing import load_slices
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import choose
-from brainseg_jax.inference.predictor import Predictor, predict_records, restore_best
+from brainseg_jax.inference.postprocessing import tune_postprocessing, write_postprocessing
+from brainseg_jax.inference.predictor import Predictor, predict_slices, restore_variables
 from brainseg_jax.models import create_model
 from brainseg_jax.plots.learning_curves import learning_curves
-from brainseg_jax.training.losses import create_loss
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.preflight import check_config, require_unseen
-from brainseg_jax.training.state import (
-    TrainState,
-    create_train_state,
-    current_learning_rate,
-    observe_validation_loss,
-    replace_weights,
-)
-from brainseg_jax.training.step import (
-    BatchMetrics,
-    TrainStep,
-    evaluate_slices,
-    join_metrics,
-    make_evaluation_step,
-    make_train_step,
-    mean_metrics,
-    run_epoch,
-)
+from brainseg_jax.training.preflight import check_no_leakage, check_ranges
+from brainseg_jax.training.setup import setup_training
+from brainseg_jax.training.state import TrainState, current_learning_rate, observe_validation_loss, with_variables
+from brainseg_jax.training.step import BatchMetrics, TrainStep, evaluate_slices, join_metrics, mean_metrics, run_epoch
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.utils.sharding import is_primary, make_mesh, replicated, shard
+from brainseg_jax.utils.sharding import is_primary, replicated, shard
 from brainseg_jax.workdir.checkpoints import Checkpoints
 from brainseg_jax.workdir.files import (
+    check_resumable,
     describe_run,
+    read_config,
     read_metrics,
-    require_same_run,
     start_run,
-    write_decision,
     write_metrics,
 )
 
@@ -62,17 +44,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     Args:
       config: see configs/default.py.
       directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/,
-        figures/learning_curves.png and, where it is chosen, decision.json.
+        figures/learning_curves.png and, where it is chosen, postprocessing.json.
 
     Raises:
       InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
     """
-    model = create_model(**config.model)
-    loss_function = create_loss(config.train.loss)
-    augmentation = Augmentation(**config.augmentation)
-    check_config(config, stride=model.stride)
-    mesh = make_mesh(batch_size=config.train.batch_size)
-    dataset = Dataset(config.data.data_dir, config=config.data.dataset)
+    model = create_model(config.model)
+    check_ranges(config, stride=model.stride)
+    dataset = Dataset.from_config(config.data)
     parts = splits.make_splits(dataset.table, **config.split)
     if parts["train"].size < config.train.batch_size:
         raise InputError(
@@ -80,34 +59,27 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             "train on: lower it."
         )
     starts_anew = not (directory / "checkpoints").is_dir()
-    if config.train.start_from and starts_anew:
-        require_unseen(Path(config.train.start_from), config, parts, dataset.table)
-    optimization = create_optimization(
-        **config.optimizer,
-        epochs=config.train.epochs,
-        steps_per_epoch=parts["train"].size // config.train.batch_size,
-    )
-    require_same_run(directory, config, parts)  # by every process, so that all of them end
+    init_from = Path(config.train.init_from) if config.train.init_from and starts_anew else None
+    if init_from:
+        check_no_leakage(init_from, config, parts, dataset.table)
+    training = setup_training(config, steps_per_epoch=parts["train"].size // config.train.batch_size)
+    mesh, state = training.mesh, training.state
+    check_resumable(directory, config, parts)  # by every process, so that all of them end
     if is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
         start_run(directory, config, dataset.table, parts, describe_environment(devices=mesh.size))
-
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = create_train_state(
-        init_key, model, optimization, image_size=config.data.image_size, with_average=config.train.ema_decay > 0
-    )
-    if config.train.start_from and starts_anew:
-        state = replace_weights(state, restore_best(Path(config.train.start_from)).variables)
-    state = shard(state, replicated(mesh))
+    if init_from:
+        variables, _ = restore_variables(init_from, read_config(init_from))
+        state = shard(with_variables(state, variables), replicated(mesh))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
-        if checkpoints.latest_epoch() is not None:
-            state = checkpoints.restore(checkpoints.latest_epoch(), state, replicated(mesh))
-            first_epoch += checkpoints.latest_epoch() or 0
-            _say(f"Going on after epoch {first_epoch - 1} of {config.train.epochs}.")
+        if (latest := checkpoints.latest_epoch()) is not None:
+            state = TrainState(**checkpoints.restore(latest, vars(state), replicated(mesh)))
+            first_epoch += latest
+            _say(f"Going on after epoch {latest} of {config.train.epochs}.")
         rows = read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
-            training, validating = make_supplies(
+            train_loader, validation_loader = make_loaders(
                 [
                     load_slices(
                         dataset,
@@ -118,28 +90,24 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     for part in ("train", "validation")
                 ],
                 mesh,
-                residency=config.data.residency,
+                cache=config.data.cache,
             )
-        train_step = make_train_step(
-            step_key, model, optimization, loss_function, augmentation, mesh, ema_decay=config.train.ema_decay
-        )
-        evaluation_step = make_evaluation_step(model, loss_function)
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
-                learning_rate = current_learning_rate(state, optimization)
-                state, train = _train_epoch(config, train_step, state, training, epoch, checkpoints)
+                learning_rate = current_learning_rate(state, training.optimizer)
+                state, train = _train_epoch(config, training.train_step, state, train_loader, epoch, checkpoints)
                 seconds = time.perf_counter() - start
                 validation = evaluate_slices(
-                    evaluation_step,
+                    training.evaluation_step,
                     state,
-                    validating,
+                    validation_loader,
                     mesh,
                     batch_size=config.train.batch_size,
                     steps_per_call=config.train.steps_per_call,
                 )
                 _require_finite(validation["loss"], f"validation loss of epoch {epoch}", config, checkpoints)
-                state = observe_validation_loss(state, optimization, validation["loss"])
+                state = observe_validation_loss(state, training.optimizer, validation["loss"])
                 row = {
                     "epoch": epoch,
                     "step": int(state.step),
@@ -151,7 +119,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     "seconds_since_start": time.time() - psutil.Process().create_time(),
                 }
                 rows.append(row)
-                checkpoints.save(epoch, state, validation_loss=validation["loss"])
+                checkpoints.save(epoch, vars(state), validation_loss=validation["loss"])
                 if not is_primary():
                     continue
                 write_metrics(directory, rows)
@@ -162,21 +130,23 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
-    if config.evaluation.choose_on_validation:
-        _choose_decision(directory, dataset, parts["validation"])
+    if config.evaluation.tune_postprocessing:
+        _tune_postprocessing(directory, dataset, parts["validation"])
 
 
-def _choose_decision(directory: Path, dataset: Dataset, validation_ids: np.ndarray) -> None:
-    """Writes decision.json, for the checkpoint that is now the best."""
-    predictor = Predictor(directory)  # by every process, since all of them must restore
+def _tune_postprocessing(directory: Path, dataset: Dataset, validation_ids: np.ndarray) -> None:
+    """Writes postprocessing.json, for the checkpoint that is now the best."""
+    predictor = Predictor.from_workdir(directory, threshold=0.5, min_component_fraction=0.0)  # all processes restore
     if not is_primary():
         return
-    predicted = predict_records(predictor, dataset, validation_ids)
-    decision, dice = choose((probabilities, record.mask) for record, probabilities in predicted)
-    write_decision(directory, decision, epoch=predictor.epoch, validation_dice=dice)
+    predicted = predict_slices(predictor, dataset, validation_ids)
+    tuned, dice = tune_postprocessing((probabilities, record.mask) for record, probabilities in predicted)
+    write_postprocessing(
+        directory, tuned, epoch=predictor.epoch, tta_flip=predictor.config.evaluation.tta_flip, validation_dice=dice
+    )
     print(
-        f"Chosen on validation, mean Dice {dice:.3f}: threshold {decision.threshold}, smallest component "
-        f"{decision.smallest_component:.2%} of the picture."
+        f"Tuned on validation, mean Dice {dice:.3f}: threshold {tuned.threshold}, smallest component "
+        f"{tuned.min_component_fraction:.2%} of the image."
     )
 
 
@@ -184,12 +154,12 @@ def _train_epoch(
     config: ml_collections.ConfigDict,
     train_step: TrainStep,
     state: TrainState,
-    supply: Supply,
+    loader: SliceLoader,
     epoch: int,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, dict[str, float]]:
-    batches = epoch_batches(seed=config.seed, epoch=epoch, slices=len(supply), batch_size=config.train.batch_size)
-    steps = choose_steps_per_call(config.train.steps_per_call, supply, batches=len(batches))
+    batches = epoch_batches(seed=config.seed, epoch=epoch, slices=len(loader), batch_size=config.train.batch_size)
+    steps = choose_steps_per_call(config.train.steps_per_call, loader, batches=len(batches))
     steps_before = int(state.step)
     bar = tqdm(
         total=len(batches),
@@ -212,7 +182,7 @@ def _train_epoch(
             bar.set_postfix(loss=f"{means['loss']:.4f}", dice=f"{means['dice']:.3f}", slices_s=f"{rate:.0f}")
 
     with bar:
-        state, sums = run_epoch(train_step, state, supply, batches, steps_per_call=steps, progress=progress)
+        state, sums = run_epoch(train_step, state, loader, batches, steps_per_call=steps, progress=progress)
     for step in np.flatnonzero(~np.isfinite(sums.loss))[:1]:
         _require_finite(float(sums.loss[step]), f"loss at step {steps_before + step + 1}", config, checkpoints)
     return state, mean_metrics(sums)

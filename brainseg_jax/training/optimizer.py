@@ -11,23 +11,21 @@ from brainseg_jax.errors import InputError
 SCHEDULES = ("plateau", "cosine")
 
 
-class Optimization(NamedTuple):
-    """The optimizer and the schedule of a run.
+class OptimizerSpec(NamedTuple):
+    """The optimizer and the learning rate's schedule of a training.
 
     Attributes:
-      optimizer: turns gradients into updates of a learning rate of 1.
-      learning_rate: epochs taken, a part of one too → the learning rate.
-      steps_per_epoch: steps of an epoch.
+      transformation: turns gradients into updates of a learning rate of 1.
+      learning_rate: epochs taken, fractions included → the learning rate.
       plateau: watches the validation loss, once an epoch, and scales the learning rate; None under "cosine".
     """
 
-    optimizer: optax.GradientTransformation
+    transformation: optax.GradientTransformation
     learning_rate: optax.Schedule
-    steps_per_epoch: int
     plateau: optax.GradientTransformationExtraArgs | None
 
 
-def create_optimization(
+def create_optimizer(
     *,
     learning_rate: float,
     schedule: str,
@@ -40,9 +38,8 @@ def create_optimization(
     plateau_atol: float,
     minimum_learning_rate: float,
     epochs: int,
-    steps_per_epoch: int,
-) -> Optimization:
-    """Adam (Kingma, Ba 2015, arXiv:1412.6980) or AdamW (Loshchilov, Hutter 2019, arXiv:1711.05101).
+) -> OptimizerSpec:
+    """Makes Adam (Kingma, Ba 2015, arXiv:1412.6980) or AdamW (Loshchilov, Hutter 2019, arXiv:1711.05101).
 
     Args:
       learning_rate: the highest, above 0.
@@ -58,7 +55,6 @@ def create_optimization(
       plateau_atol: at least 0; one of the two is above 0. Keras has 0 and 1e-4, PyTorch and optax 1e-4 and 0.
       minimum_learning_rate: never below it, but for the warm-up.
       epochs: of the whole run.
-      steps_per_epoch: steps of one.
 
     Returns:
       The optimizer and its learning rate's schedule.
@@ -90,7 +86,7 @@ def create_optimization(
     if l2_penalty:
         optimizer = optax.chain(optax.add_decayed_weights(2 * l2_penalty, mask=_kernels), optimizer)
     if schedule == "cosine":
-        return Optimization(optimizer, rate, steps_per_epoch, None)
+        return OptimizerSpec(optimizer, rate, None)
     plateau = optax.contrib.reduce_on_plateau(
         factor=plateau_factor,
         patience=plateau_patience,
@@ -98,7 +94,7 @@ def create_optimization(
         atol=plateau_atol,
         min_scale=minimum / learning_rate,
     )
-    return Optimization(optimizer, rate, steps_per_epoch, plateau)
+    return OptimizerSpec(optimizer, rate, plateau)
 
 
 def _kernels(params: Any) -> Any:

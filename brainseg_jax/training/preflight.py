@@ -9,14 +9,14 @@ import numpy as np
 
 from brainseg_jax.data import splits
 from brainseg_jax.data.dataset_info import family_of
-from brainseg_jax.data.loaders import RESIDENCIES
+from brainseg_jax.data.loaders import CACHES
 from brainseg_jax.data.metadata import SliceTable
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 
 
-def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
+def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
     """Refuses values that nothing else refuses before training starts.
 
     Args:
@@ -26,7 +26,7 @@ def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
     Raises:
       InputError: a value is outside its range.
     """
-    Decision(config.evaluation.threshold, config.evaluation.smallest_component)
+    Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
     size = config.data.image_size
     if size < stride or size % stride:
         raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
@@ -34,10 +34,8 @@ def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
         raise InputError(
             f"config.data.intensity_percentile is {config.data.intensity_percentile}: set it to a number in [0, 50)."
         )
-    if config.data.residency not in RESIDENCIES:
-        raise InputError(
-            f"config.data.residency is {config.data.residency!r}: set it to one of {', '.join(RESIDENCIES)}."
-        )
+    if config.data.cache not in CACHES:
+        raise InputError(f"config.data.cache is {config.data.cache!r}: set it to one of {', '.join(CACHES)}.")
     for name, value, least in (
         ("train.epochs", config.train.epochs, 1),
         ("train.batch_size", config.train.batch_size, 1),
@@ -54,7 +52,7 @@ def check_config(config: ml_collections.ConfigDict, *, stride: int) -> None:
         )
 
 
-def require_unseen(
+def check_no_leakage(
     start: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], table: SliceTable
 ) -> None:
     """Refuses to start from a run that was taught, or whose epoch was chosen, by whom this one validates or tests.
@@ -88,11 +86,11 @@ def require_unseen(
             )
             if shared := sorted(mine & seen):
                 raise InputError(
-                    f"config.train.start_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
+                    f"config.train.init_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
                     f"run's {part} part: start from a run of the same protocol and fold."
                 )
-    if other.train.start_from:
-        require_unseen(Path(other.train.start_from), config, parts, table)
+    if other.train.init_from:
+        check_no_leakage(Path(other.train.init_from), config, parts, table)
 
 
 def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:

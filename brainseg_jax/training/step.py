@@ -12,13 +12,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from brainseg_jax.data.augmentation import Augmentation, augment
-from brainseg_jax.data.loaders import Load, Supply, choose_steps_per_call, padded_batches, scan_batches
+from brainseg_jax.data.loaders import SliceLoader, StepBatches, choose_steps_per_call, padded_batches, scan_batches
 from brainseg_jax.data.packing import Slices, unpack
 from brainseg_jax.metrics import overlap
 from brainseg_jax.training.losses import LossFunction
-from brainseg_jax.training.optimizer import Optimization
-from brainseg_jax.training.state import TrainState, update_state
-from brainseg_jax.utils.sharding import batch_sharding, replicated, shard
+from brainseg_jax.training.optimizer import OptimizerSpec
+from brainseg_jax.training.state import TrainState, apply_gradients
+from brainseg_jax.utils.sharding import batch_sharding, shard
 
 # Calls that may wait for the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
 CALLS_AHEAD = 3
@@ -32,48 +32,34 @@ class BatchMetrics(NamedTuple):
     slices: Any
 
 
-class _OfRun(NamedTuple):
-    """What differs from seed to seed and from fold to fold.
-
-    The compiled step takes it as an argument: runs that differ in nothing else share a program of the compilation
-    cache.
-    """
-
-    key_data: Any
-    steps_per_epoch: Any
-
-
-TrainStep = functools.partial[tuple[TrainState, BatchMetrics]]
-EvaluationStep = Callable[[TrainState, Load, Array], BatchMetrics]
+TrainStep = Callable[[TrainState, StepBatches], tuple[TrainState, BatchMetrics]]
+EvaluationStep = Callable[[TrainState, StepBatches, Array], BatchMetrics]
 
 
 def make_train_step(
-    key: Array,
     model: nn.Module,
-    optimization: Optimization,
+    optimizer: OptimizerSpec,
     loss_function: LossFunction,
     augmentation: Augmentation,
-    mesh: Mesh,
     *,
     ema_decay: float = 0.0,
 ) -> TrainStep:
-    """Makes the compiled step; it takes over the memory of the state that it is given.
+    """Makes the compiled training step; it takes over the memory of the state that it is given.
 
     Args:
-      key: PRNG key of the run; a step's own randomness follows from it and `state.step`.
       model: the network.
-      optimization: see `create_optimization`.
+      optimizer: see `create_optimizer`.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
-      augmentation: what happens to pictures and masks before the network sees them.
-      mesh: the devices that state and loads are on.
-      ema_decay: of the average of the weights, where the state carries one.
+      augmentation: what happens to images and masks before the network sees them.
+      ema_decay: of the EMA, where the state carries one.
 
     Returns:
-      `train_step(state, load)`: the state after the K batches of the load, and their metrics.
+      `train_step(state, load)`: the state after the K batches of the load, and their metrics. A step's randomness
+      follows from `state.key_data` and `state.step` alone.
     """
 
-    def step(of_run: _OfRun, state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(of_run.key_data), state.step)
+    def step(state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         augmentation_key, dropout_key = jax.random.split(step_key)
         images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
 
@@ -88,24 +74,16 @@ def make_train_step(
             return loss_function(logits, masks).mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        next_state = update_state(
-            state,
-            optimization,
-            gradients,
-            batch_stats,
-            steps_per_epoch=of_run.steps_per_epoch,
-            ema_decay=ema_decay,
-        )
+        next_state = apply_gradients(state, optimizer, gradients, batch_stats, ema_decay=ema_decay)
         dice = overlap.dice(overlap.count_overlap(logits > 0, masks))
         count = jnp.float32(len(images))
         return next_state, BatchMetrics(loss * count, dice.sum(), count)
 
-    @functools.partial(jax.jit, donate_argnums=1)
-    def train_step(of_run: _OfRun, state: TrainState, load: Load) -> tuple[TrainState, BatchMetrics]:
-        return scan_batches(functools.partial(step, of_run), state, load)
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, load: StepBatches) -> tuple[TrainState, BatchMetrics]:
+        return scan_batches(step, state, load)
 
-    of_run = _OfRun(np.asarray(jax.random.key_data(key)), np.float32(optimization.steps_per_epoch))
-    return functools.partial(train_step, shard(of_run, replicated(mesh)))
+    return train_step
 
 
 def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
@@ -123,7 +101,7 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
         return state, BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
 
     @jax.jit
-    def evaluation_step(state: TrainState, load: Load, weights: Array) -> BatchMetrics:
+    def evaluation_step(state: TrainState, load: StepBatches, weights: Array) -> BatchMetrics:
         return scan_batches(step, state, load, weights)[1]
 
     return evaluation_step
@@ -132,7 +110,7 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
 def evaluate_slices(
     evaluation_step: EvaluationStep,
     state: TrainState,
-    supply: Supply,
+    supply: SliceLoader,
     mesh: Mesh,
     *,
     batch_size: int,
@@ -142,7 +120,7 @@ def evaluate_slices(
     batches, weights = padded_batches(len(supply), batch_size)
     steps = choose_steps_per_call(steps_per_call, supply, batches=len(batches))
     sums = []
-    for first, load in zip(range(0, len(batches), steps), supply.loads(batches, steps_per_call=steps), strict=True):
+    for first, load in zip(range(0, len(batches), steps), supply.iterate(batches, steps_per_call=steps), strict=True):
         of_load = shard(weights[first : first + steps], batch_sharding(mesh, axis=1))
         sums.append(evaluation_step(state, load, of_load))
         jax.block_until_ready(sums[-CALLS_AHEAD:][0])
@@ -152,7 +130,7 @@ def evaluate_slices(
 def run_epoch(
     train_step: TrainStep,
     state: TrainState,
-    supply: Supply,
+    supply: SliceLoader,
     batches: np.ndarray,
     *,
     steps_per_call: int,
@@ -174,7 +152,7 @@ def run_epoch(
     done: list[BatchMetrics] = []
     # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
     with jax.transfer_guard("disallow"):
-        for load in supply.loads(batches, steps_per_call=steps_per_call):
+        for load in supply.iterate(batches, steps_per_call=steps_per_call):
             state, sums = train_step(state, load)
             done.append(sums)
             jax.block_until_ready(done[-CALLS_AHEAD:][0])

@@ -1,6 +1,7 @@
 """Checkpoints of a run: the latest, to go on from, and the best, to keep."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,6 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.training.state import TrainState
 from brainseg_jax.utils.sharding import make_mesh, replicated
 
 
@@ -18,11 +18,6 @@ def _goodness(metrics: dict[str, float]) -> float:
     # orbax keeps the greatest; a NaN would win every comparison and push the best one out.
     loss = metrics["validation_loss"]
     return -loss if math.isfinite(loss) else -math.inf
-
-
-def _tree(state: TrainState) -> dict[str, Any]:
-    # Without an average where there is none, as runs were saved before there were averages.
-    return {name: value for name, value in state._asdict().items() if name != "average" or value}
 
 
 class Checkpoints:
@@ -62,48 +57,52 @@ class Checkpoints:
         """The epoch of the lowest validation loss, None where there is no checkpoint."""
         return self._manager.best_step()
 
-    def save(self, epoch: int, state: TrainState, *, validation_loss: float) -> None:
-        """Saves the state after an epoch.
+    def save(self, epoch: int, tree: Mapping[str, Any], *, validation_loss: float) -> None:
+        """Saves what a training carries after an epoch.
+
+        Args:
+          epoch: 1 for the first.
+          tree: a pytree of arrays.
+          validation_loss: of that epoch; the lowest is the best.
 
         Raises:
           RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it in silence).
         """
-        saved = self._manager.save(
-            epoch,
-            args=ocp.args.StandardSave(_tree(state)),
-            metrics={"validation_loss": float(validation_loss)},
-        )
-        if not saved:
+        args = ocp.args.PyTreeSave(dict(tree))
+        if not self._manager.save(epoch, args=args, metrics={"validation_loss": float(validation_loss)}):
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
     def restore(
-        self, epoch: int | None, target: TrainState, sharding: jax.sharding.Sharding | None = None
-    ) -> TrainState:
-        """Restores a state.
+        self, epoch: int | None, target: Mapping[str, Any], sharding: jax.sharding.Sharding | None = None
+    ) -> dict[str, Any]:
+        """Restores a checkpoint or a part of it: what `target` lacks is not read.
 
         Args:
           epoch: which.
-          target: a state, or its shapes (`jax.eval_shape`), of the same network and optimizer.
+          target: a pytree of arrays or of their shapes (`jax.eval_shape`).
           sharding: where the arrays shall be, whatever devices the checkpoint was written from; None for every device
             of every process, all of which must then restore.
 
         Returns:
-          The state.
+          A pytree like `target`.
 
         Raises:
-          InputError: there is no such checkpoint, or it is of another network.
+          InputError: there is no such checkpoint, or it does not hold what `target` asks for.
         """
         if epoch is None:
             raise InputError(f"{self._directory} holds no checkpoint: train first, or name another --workdir.")
         sharding = sharding or replicated(make_mesh(batch_size=jax.device_count()))
         shapes: Any = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), _tree(target)
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), dict(target)
+        )
+        args = ocp.args.PyTreeRestore(
+            item=shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=True
         )
         try:
-            restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(shapes))
-            return TrainState(**{"average": {}} | restored)
+            restored: dict[str, Any] = self._manager.restore(epoch, args=args)
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"The checkpoint of epoch {epoch} in {self._directory} does not fit config.json ("
                 f"{' '.join(str(error).split())[:200]}): name the workdir of a run of this network."
             ) from error
+        return restored

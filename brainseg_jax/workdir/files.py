@@ -2,25 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from brainseg_jax import config as default_config
-from brainseg_jax.config import flatten
+from brainseg_jax.config import flatten, get_config
 from brainseg_jax.data import splits
 from brainseg_jax.data.metadata import SliceTable
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Decision
+from brainseg_jax.models import MODELS
 from brainseg_jax.utils.files import read_json, write_json, write_text
 
-NETWORK_NAMES = {"unet": "U-Net", "linknet": "LinkNet"}
 
-
-def require_same_run(directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray]) -> None:
+def check_resumable(directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray]) -> None:
     """Reads what is in a workdir and changes nothing.
 
     Args:
@@ -58,9 +54,9 @@ def start_run(
       environment: see `environment.describe_environment`.
 
     Raises:
-      InputError: see `require_same_run`.
+      InputError: see `check_resumable`.
     """
-    require_same_run(directory, config, parts)
+    check_resumable(directory, config, parts)
     if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
         patients = {part: splits.patients_of(table, slice_ids) for part, slice_ids in parts.items()}
@@ -71,21 +67,23 @@ def start_run(
 
 
 def read_config(directory: Path) -> ml_collections.ConfigDict:
-    """The configuration of the run in a workdir.
+    """Reads the configuration of the run in a workdir.
 
-    Fields that are newer than the run have the values of configs/default.py, with which they change nothing.
+    Fields that are newer than the run have their defaults, with which they change nothing.
 
     Raises:
       InputError: there is no run, config.json is damaged, or a newer version made it.
     """
-    config = default_config.get_config()
-    settings = flatten(read_json(directory / "config.json"))
-    if unknown := sorted(settings.keys() - flatten(config.to_dict()).keys()):
+    config = get_config()
+    settings = read_json(directory / "config.json")
+    config.model = ml_collections.ConfigDict(settings.pop("model", {}))  # whose fields are the network's own
+    flat = flatten(settings)
+    if unknown := sorted(flat.keys() - flatten(config.to_dict()).keys()):
         raise InputError(
             f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
             "name another --workdir."
         )
-    config.update_from_flattened_dict(settings)
+    config.update_from_flattened_dict(flat)
     return config
 
 
@@ -133,44 +131,13 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
 
 
-def write_decision(directory: Path, decision: Decision, *, epoch: int, validation_dice: float) -> None:
-    """Writes decision.json: what was chosen on validation, for the checkpoint of which epoch, and its mean Dice."""
-    flip = read_config(directory).evaluation.flip
-    found = {**asdict(decision), "epoch": epoch, "flip": flip, "validation_dice": validation_dice}
-    write_json(directory / "decision.json", found)
-
-
-def read_decision(directory: Path, *, epoch: int) -> Decision:
-    """The config's decision, or the one that was chosen on validation.
-
-    Args:
-      directory: the workdir.
-      epoch: of the checkpoint whose masks are to be made.
-
-    Raises:
-      InputError: it was to be chosen, and training has not ended; or a value is outside its range.
-    """
-    config = read_config(directory)
-    settings = config.evaluation
-    if not settings.choose_on_validation:
-        return Decision(settings.threshold, settings.smallest_component)
-    path = directory / "decision.json"
-    chosen = read_json(path) if path.exists() else {}
-    if (chosen.get("epoch"), chosen.get("flip")) != (epoch, settings.flip):
-        raise InputError(
-            f"{path} is missing or of another epoch; training writes it at its end: run scripts/train.py with "
-            f"--workdir={directory} to its end first."
-        )
-    return Decision(chosen["threshold"], chosen["smallest_component"])
-
-
 def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False, seeds: str = "") -> str:
     """A title: network, resolution, protocol, fold (or that it is of all five) and seed (or those of an ensemble)."""
     fold = f" fold {config.split.fold}" if splits.has_folds(config.split.protocol) else ""
     fold = " five folds" if all_folds else fold
     size = config.data.image_size
     return (
-        f"{NETWORK_NAMES[config.model.name]} {config.model.start_filters}, {size}×{size}, "
+        f"{MODELS[config.model.name].title} {config.model.start_filters}, {size}×{size}, "
         f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, "
         + (f"ensemble of seeds {seeds}" if seeds else f"seed {config.seed}")
     )
@@ -181,11 +148,11 @@ _MAY_CHANGE = (
     "train.epochs",
     "train.steps_per_call",
     "data.data_dir",
-    "data.residency",
+    "data.cache",
     "evaluation.threshold",
-    "evaluation.smallest_component",
-    "evaluation.choose_on_validation",
-    "evaluation.flip",
+    "evaluation.min_component_fraction",
+    "evaluation.tune_postprocessing",
+    "evaluation.tta_flip",
 )
 
 
@@ -194,9 +161,9 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
     for key in sorted(before.keys() | now.keys()):
         if key in _MAY_CHANGE:
             continue
-        if before[key] != now.get(key):
+        if before.get(key) != now.get(key):
             raise InputError(
-                f"{directory / 'config.json'} has {key} = {before[key]!r}, this command {now.get(key)!r}: name "
+                f"{directory / 'config.json'} has {key} = {before.get(key)!r}, this command {now.get(key)!r}: name "
                 "another --workdir for another run, or the same settings to go on."
             )
     if now["optimizer.schedule"] == "cosine" and now["train.epochs"] != before["train.epochs"]:

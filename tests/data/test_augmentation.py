@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.data.augmentation import Augmentation, augment
 from brainseg_jax.errors import InputError
-from configs import default
 
-NOTHING = Augmentation(**default.get_config().augmentation)
+NOTHING = Augmentation(**get_config().augmentation)
 WARPS = {"flip": 0.5, "rotation": 25.0, "scale": 0.2, "shift": 0.08, "elastic": 0.02}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.packing import PICTURE_LEVELS, load_slices, pack, unpack
-from brainseg_jax.data.preprocessing import from_network_size, scale_image, to_network_size
+from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original, scale_image
 from brainseg_jax.errors import InputError
 
 
@@ -54,9 +54,9 @@ def test_percentiles_are_those_of_numpy_and_what_lies_beyond_is_cut():
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (100, 60), (30, 90), (33, 47), (512, 512)])
 def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
     image = blob(height, width, row=0.3, column=0.6, radius=min(height, width) / 5)
-    small = to_network_size(image, size=64)
+    small = resize_to_model(image, size=64)
     assert small.shape == (64, 64)
-    back = from_network_size(small, shape=(height, width))
+    back = resize_to_original(small, shape=(height, width))
     assert back.shape == (height, width)
     np.testing.assert_allclose(middle_of(back), middle_of(image), atol=0.01)
     assert np.abs(back - image).mean() < 0.02
@@ -64,13 +64,13 @@ def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
 
 def test_a_picture_of_the_networks_size_passes_unchanged():
     image = np.random.default_rng(0).random((64, 64), np.float32)
-    np.testing.assert_array_equal(to_network_size(image, size=64), image)
-    np.testing.assert_array_equal(from_network_size(image, shape=(64, 64)), image)
+    np.testing.assert_array_equal(resize_to_model(image, size=64), image)
+    np.testing.assert_array_equal(resize_to_original(image, shape=(64, 64)), image)
 
 
 def test_shrinking_averages_and_does_not_skip_pixels():
     stripes = np.tile(np.array([0.0, 1.0], np.float32), (64, 32))
-    np.testing.assert_allclose(to_network_size(stripes, size=16)[:, 1:-1], 0.5, atol=0.01)
+    np.testing.assert_allclose(resize_to_model(stripes, size=16)[:, 1:-1], 0.5, atol=0.01)
 
 
 def test_packed_slices_are_the_datasets_in_their_order(data_dir):
@@ -103,7 +103,7 @@ def test_packing_keeps_every_grey_level_of_a_slice_that_has_thousands():
 def test_resizing_is_jaxs_antialiased_linear_one(before, after):
     image = np.random.default_rng(0).random((before, before), np.float32)
     expected = jax.image.resize(image, (after, after), "linear", antialias=True)
-    np.testing.assert_allclose(to_network_size(image, size=after), expected, atol=2e-6)
+    np.testing.assert_allclose(resize_to_model(image, size=after), expected, atol=2e-6)
 
 
 def test_masks_keep_their_share_of_the_picture_when_shrunk(data_dir):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from brainseg_jax.data.loaders import (
-    DeviceSupply,
-    StreamSupply,
+    DeviceLoader,
+    StreamingLoader,
     choose_steps_per_call,
     epoch_batches,
-    make_supplies,
+    make_loaders,
     padded_batches,
     round_up,
     scan_batches,
@@ -36,17 +36,17 @@ def values_of(supply, batches, steps_per_call):
     def look(load):
         return scan_batches(lambda carry, of: (carry, (of.images[:, 3, 4], of.masks[:, 5, 1])), 0, load)[1]
 
-    found = [look(load) for load in supply.loads(batches, steps_per_call=steps_per_call)]
+    found = [look(load) for load in supply.iterate(batches, steps_per_call=steps_per_call)]
     for images, masks in found:
         np.testing.assert_array_equal(images, masks)
     return [np.asarray(images) for images, _ in found]
 
 
-@pytest.mark.parametrize("supply_class", [DeviceSupply, StreamSupply])
+@pytest.mark.parametrize("loader_class", [DeviceLoader, StreamingLoader])
 @pytest.mark.parametrize(("steps_per_call", "lengths"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5])])
-def test_loads_hold_the_slices_of_their_batches_in_order(slices, supply_class, steps_per_call, lengths):
+def test_loads_hold_the_slices_of_their_batches_in_order(slices, loader_class, steps_per_call, lengths):
     batches = epoch_batches(seed=0, epoch=1, slices=20, batch_size=4)
-    supply = supply_class(slices, make_mesh(batch_size=4))
+    supply = loader_class(slices, make_mesh(batch_size=4))
     assert len(supply) == 20
     found = values_of(supply, batches, steps_per_call)
     assert [len(load) for load in found] == lengths
@@ -56,7 +56,7 @@ def test_loads_hold_the_slices_of_their_batches_in_order(slices, supply_class, s
 def test_slices_on_the_device_are_filled_up_to_few_sizes(slices):
     assert [round_up(count) for count in (1, 2, 3, 4, 5, 7, 1024, 1025, 1537)] == [1, 2, 3, 4, 6, 8, 1024, 1536, 2048]
     assert all(count <= round_up(count) < 1.5 * count for count in range(1, 4097))
-    (load,) = DeviceSupply(slices, make_mesh(batch_size=1)).loads(np.zeros((1, 1), int), steps_per_call=1)
+    (load,) = DeviceLoader(slices, make_mesh(batch_size=1)).iterate(np.zeros((1, 1), int), steps_per_call=1)
     assert load.slices.images.shape == (24, 16, 16)
 
 
@@ -74,8 +74,8 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
         def __len__(self):
             return 20
 
-    supply = StreamSupply(Slices(Counting(), slices.masks), make_mesh(batch_size=1))
-    loads = supply.loads(np.zeros((1000, 1), np.int32), steps_per_call=1)
+    supply = StreamingLoader(Slices(Counting(), slices.masks), make_mesh(batch_size=1))
+    loads = supply.iterate(np.zeros((1000, 1), np.int32), steps_per_call=1)
     list(itertools.islice(loads, 10))
     assert Counting.reads < 100
 
@@ -83,22 +83,22 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
 def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
     mesh = make_mesh(batch_size=1)
 
-    def kinds(residency, parts=1):
-        return {type(supply) for supply in make_supplies([slices] * parts, mesh, residency=residency)}
+    def kinds(cache, parts=1):
+        return {type(supply) for supply in make_loaders([slices] * parts, mesh, cache=cache)}
 
-    assert kinds("device") == {DeviceSupply}
-    assert kinds("stream") == {StreamSupply}
-    assert kinds("auto") == {DeviceSupply}
+    assert kinds("device") == {DeviceLoader}
+    assert kinds("stream") == {StreamingLoader}
+    assert kinds("auto") == {DeviceLoader}
     monkeypatch.setattr(
         "brainseg_jax.data.loaders._free_memory", lambda mesh: 3 * slices.nbytes
     )  # 24 of them are 1.2 times 20
-    assert kinds("auto", parts=1) == {DeviceSupply}
-    assert kinds("auto", parts=2) == {StreamSupply}  # together they do not
+    assert kinds("auto", parts=1) == {DeviceLoader}
+    assert kinds("auto", parts=2) == {StreamingLoader}  # together they do not
 
 
 def test_a_call_takes_one_step_on_a_cpu_and_an_epoch_on_a_gpu(slices, monkeypatch):
     mesh = make_mesh(batch_size=1)
-    resident, streamed = DeviceSupply(slices, mesh), StreamSupply(slices, mesh)
+    resident, streamed = DeviceLoader(slices, mesh), StreamingLoader(slices, mesh)
     for supply in (resident, streamed):
         assert choose_steps_per_call(0, supply, batches=100) == 1
         assert choose_steps_per_call(7, supply, batches=100) == 7

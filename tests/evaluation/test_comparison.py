@@ -41,7 +41,7 @@ def test_differences_by_hand():
 
 def test_a_constant_difference_has_an_interval_of_no_width():
     first = [dataclasses.replace(row, patient_id=str(row.slice_id), family=str(row.slice_id)) for row in FIRST]
-    better = [dataclasses.replace(row, dice=row.dice + 0.05) for row in first]
+    better = [dataclasses.replace(row, metrics={**row.metrics, "dice": row.dice + 0.05}) for row in first]
     interval = comparison.compare_scores(first, better)["dice"]["interval"]
     np.testing.assert_allclose(interval, 0.05)
 
@@ -72,7 +72,7 @@ def test_runs_on_other_slices_are_refused():
 
 
 def test_the_script_compares_two_folders_and_draws(run_script, trained, tmp_path):
-    evaluate.evaluate(trained, split="test", data_dir="", output=trained, examples=0)
+    evaluate.evaluate(trained, split="test", output=trained, examples=0)
     finished = run_script("compare", trained, trained, f"--output={tmp_path / 'out'}")
     assert finished.returncode == 0, finished.stderr
     assert "| +0.000 | – |" in finished.stdout  # four families are too few for an interval

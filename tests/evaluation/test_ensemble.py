@@ -23,14 +23,19 @@ def other(tmp_path_factory, make_config):
 
 def test_probabilities_are_the_mean_of_the_members(trained, other):
     pictures = list(np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.int16))
-    both = Ensemble([trained, other])(pictures)
-    for found, one, two in zip(both, Predictor(trained)(pictures), Predictor(other)(pictures), strict=True):
+    both = Ensemble.from_workdirs([trained, other]).probabilities(pictures)
+    for found, one, two in zip(
+        both,
+        Predictor.from_workdir(trained).probabilities(pictures),
+        Predictor.from_workdir(other).probabilities(pictures),
+        strict=True,
+    ):
         np.testing.assert_allclose(found, (one + two) / 2, atol=1e-6)
         assert np.abs(one - two).max() > 1e-3
 
 
 def test_an_ensemble_of_one_run_scores_as_the_run(trained, tmp_path):
-    alone = evaluate.evaluate(trained, split="test", data_dir="", output=tmp_path / "alone", examples=0)
+    alone = evaluate.evaluate(trained, split="test", output=tmp_path / "alone", examples=0)
     twice = evaluate.evaluate_ensemble([trained, trained], split="test", output=tmp_path / "twice", examples=0)
     assert twice["dice"] == alone["dice"]
     assert (twice["seed"], twice["members"]) == ("0, 0", ["run", "run"])
@@ -44,4 +49,4 @@ def test_members_with_other_slices_are_refused(trained, other, tmp_path):
     found["parts"]["test"].append(found["parts"]["train"].pop())
     (tmp_path / "run" / "splits.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match=r"splits\.json lists other slices than that of"):
-        Ensemble([trained, tmp_path / "run"])
+        Ensemble.from_workdirs([trained, tmp_path / "run"])

@@ -20,19 +20,19 @@ from brainseg_jax.workdir.files import read_splits
 @pytest.fixture(scope="module")
 def scored(trained, tmp_path_factory):
     output = tmp_path_factory.mktemp("scored")
-    return evaluate.evaluate(trained, split="test", data_dir="", output=output), output
+    return evaluate.evaluate(trained, split="test", output=output), output
 
 
 def test_rows_are_the_overlap_of_masks_at_the_slices_own_size(scored, trained, data_dir):
     _, output = scored
     rows = list(csv.DictReader((output / "per_slice_test.csv").open()))
     assert [int(row["slice_id"]) for row in rows] == read_splits(trained)["test"]
-    predictor = Predictor(trained)
+    predictor = Predictor.from_workdir(trained)
     dataset = Dataset(str(data_dir), config="phantom")
     ids_of = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.patient_ids, strict=True))
     for row in rows[::10]:
         (record,) = dataset.read([int(row["slice_id"])])
-        (probabilities,) = predictor([record.image])
+        (probabilities,) = predictor.probabilities([record.image])
         assert probabilities.shape == record.image.shape == (128, 128)  # the network's side is 32
         predicted, true = set(np.flatnonzero(probabilities > 0.5)), set(np.flatnonzero(record.mask))
         assert int(row["tumour_pixels"]) == len(true)
@@ -116,13 +116,13 @@ def test_another_dataset_is_scored_whole(trained, tmp_path):
 
 def test_bad_input_is_named_and_writes_nothing(trained, tmp_path):
     with pytest.raises(InputError, match="--split is 'tests'"):
-        evaluate.evaluate(trained, split="tests", data_dir="", output=tmp_path / "out")
+        evaluate.evaluate(trained, split="tests", output=tmp_path / "out")
     with pytest.raises(InputError, match=r"config\.json is missing"):
-        evaluate.evaluate(tmp_path / "nowhere", split="test", data_dir="", output=tmp_path / "out")
+        evaluate.evaluate(tmp_path / "nowhere", split="test", output=tmp_path / "out")
     with pytest.raises(InputError, match="holds no figshare_brain_tumor"):
         evaluate.evaluate(trained, split="all", data_dir=str(tmp_path / "none"), output=tmp_path / "out")
     without = tmp_path / "without"
     shutil.copytree(trained, without, ignore=shutil.ignore_patterns("checkpoints"))
     with pytest.raises(InputError, match="checkpoints is missing: train first"):
-        evaluate.evaluate(without, split="test", data_dir="", output=tmp_path / "out")
+        evaluate.evaluate(without, split="test", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

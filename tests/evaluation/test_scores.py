@@ -11,24 +11,22 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.metrics.bootstrap import bootstrap_mean
+from brainseg_jax.metrics.slice_metrics import METRICS
 
 
 def score(label, dice, *, patient_id="1", slice_id=1, **changes):
+    metrics = {"dice": dice, "iou": dice / (2 - dice), "precision": dice, "recall": dice}
+    metrics |= {"hd95_mm": 5.0, "assd_mm": 2.0, "nsd_2mm": 0.5}
+    metrics |= {name: changes.pop(name) for name in metrics.keys() & changes.keys()}
     row = SliceScore(
         slice_id=slice_id,
         patient_id=patient_id,
         family=patient_id[:8],
         label=label,
-        picture_pixels=1000,
+        image_pixels=1000,
         tumour_pixels=10,
         predicted_pixels=10,
-        dice=dice,
-        iou=dice / (2 - dice),
-        precision=dice,
-        recall=dice,
-        hd95_mm=5.0,
-        assd_mm=2.0,
-        nsd_2mm=0.5,
+        metrics=metrics,
     )
     return dataclasses.replace(row, **changes)
 
@@ -39,11 +37,12 @@ def test_a_row_by_hand():
     predicted[5:9, 5:7] = True  # half of them
     row = score_slice(Record(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
     assert (row.slice_id, row.patient_id, row.family, row.label) == (7, "MR000001B", "MR000001", "glioma")
-    assert (row.picture_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
-    assert (row.dice, row.iou, row.precision, row.recall) == pytest.approx((2 / 3, 0.5, 1.0, 0.5))
+    assert (row.image_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
+    names = ("dice", "iou", "precision", "recall")
+    assert [row.metrics[name] for name in names] == pytest.approx([2 / 3, 0.5, 1.0, 0.5])
     # All 8 predicted pixels and 12 of the true ones are outline; the true right side is 2 pixels of 0.5 mm away.
-    assert row.hd95_mm == pytest.approx(1.0)
-    assert row.nsd_2mm == 1.0
+    assert row.metrics["hd95_mm"] == pytest.approx(1.0)
+    assert row.metrics["nsd_2mm"] == 1.0
     assert row.size == "over 2 %"
 
 
@@ -98,14 +97,29 @@ def test_rows_come_back_from_their_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
+def test_a_new_metric_is_one_entry_and_older_files_can_still_be_read(tmp_path, monkeypatch):
+    write_scores(tmp_path / "old.csv", [score("glioma", 0.5)])
+    monkeypatch.setitem(METRICS, "pixels_too_many", lambda pair: float((pair.predicted & ~pair.true).sum()))
+    (old,) = read_scores(tmp_path / "old.csv")
+    assert math.isnan(old.metrics["pixels_too_many"])
+    true = np.zeros((20, 20), bool)
+    true[5:9, 5:9] = True
+    record = Record(7, true, true.astype(np.uint8), 0.5)
+    row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", label="glioma")
+    write_scores(tmp_path / "new.csv", [row])
+    assert read_scores(tmp_path / "new.csv")[0].metrics["pixels_too_many"] == 4.0
+    assert summarize([row, row])["pixels_too_many"] == 4.0
+    assert summarize([row, old])["pixels_too_many"] == 4.0  # of those of which it is known
+
+
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "rows.csv"
     with pytest.raises(InputError, match=r"rows\.csv is missing: score the run with scripts/evaluate\.py first"):
         read_scores(path)
     write_scores(path, [score("glioma", 0.5)])
     text = path.read_text()
-    path.write_text(text.replace("precision", "accuracy"))
-    with pytest.raises(InputError, match=r"rows\.csv has no column 'precision': an older version wrote it"):
+    path.write_text(text.replace("tumour_pixels", "pixels"))
+    with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': an older version wrote it"):
         read_scores(path)
     path.write_text(text.replace("0.5", "half"))
     with pytest.raises(InputError, match=r"rows\.csv is damaged"):

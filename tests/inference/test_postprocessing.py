@@ -5,21 +5,26 @@ import pytest
 from scipy import ndimage
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import SMALLEST_COMPONENTS, THRESHOLDS, Decision, choose
+from brainseg_jax.inference.postprocessing import (
+    MIN_COMPONENT_FRACTIONS,
+    THRESHOLDS,
+    Postprocessing,
+    tune_postprocessing,
+)
 
 
 def test_small_components_are_left_out_and_corners_join():
     probabilities = np.zeros((10, 10), np.float32)
     probabilities[0, 0] = 0.9  # alone: 1 % of the picture
     probabilities[4, 4] = probabilities[5, 5] = probabilities[6, 6] = 0.9  # joined at corners: 3 %
-    assert Decision(0.5, 0.0).mask(probabilities).sum() == 4
-    assert Decision(0.5, 0.01).mask(probabilities).sum() == 4  # not smaller than 1 %
-    kept = Decision(0.5, 0.02).mask(probabilities)
+    assert Postprocessing(0.5, 0.0).mask(probabilities).sum() == 4
+    assert Postprocessing(0.5, 0.01).mask(probabilities).sum() == 4  # not smaller than 1 %
+    kept = Postprocessing(0.5, 0.02).mask(probabilities)
     assert kept.dtype == bool
     assert kept.sum() == 3
     assert not kept[0, 0]
-    assert not Decision(0.5, 0.04).mask(probabilities).any()
-    assert not Decision(0.95, 0.02).mask(probabilities).any()
+    assert not Postprocessing(0.5, 0.04).mask(probabilities).any()
+    assert not Postprocessing(0.95, 0.02).mask(probabilities).any()
 
 
 def smooth_cases(count=12, side=64):
@@ -42,22 +47,24 @@ def test_the_choice_is_the_best_of_all_masks():
 
     means = {
         decision: mean_dice(decision)
-        for decision in (Decision(threshold, smallest) for threshold in THRESHOLDS for smallest in SMALLEST_COMPONENTS)
+        for decision in (
+            Postprocessing(threshold, smallest) for threshold in THRESHOLDS for smallest in MIN_COMPONENT_FRACTIONS
+        )
     }
-    chosen, dice = choose(cases)
+    chosen, dice = tune_postprocessing(cases)
     assert dice == pytest.approx(max(means.values()))
     assert means[chosen] == pytest.approx(dice)
-    assert chosen != Decision(0.5, 0.0)  # or the test would prove little
-    assert dice > means[Decision(0.5, 0.0)] + 0.01
+    assert chosen != Postprocessing(0.5, 0.0)  # or the test would prove little
+    assert dice > means[Postprocessing(0.5, 0.0)] + 0.01
 
 
-def test_of_equals_one_half_and_the_smallest_component():
+def test_of_equals_one_half_and_the_min_component_fraction():
     truth = np.zeros((20, 20), bool)
     truth[5:15, 5:15] = True
-    assert choose([(truth.astype(np.float32), truth)]) == (Decision(0.5, 0.0), 1.0)
+    assert tune_postprocessing([(truth.astype(np.float32), truth)]) == (Postprocessing(0.5, 0.0), 1.0)
 
 
-@pytest.mark.parametrize(("values", "field"), [((0.0, 0.0), "threshold"), ((0.5, 1.0), "smallest_component")])
+@pytest.mark.parametrize(("values", "field"), [((0.0, 0.0), "threshold"), ((0.5, 1.0), "min_component_fraction")])
 def test_bad_values_are_refused_by_name(values, field):
     with pytest.raises(InputError, match=rf"config\.evaluation\.{field} is"):
-        Decision(*values)
+        Postprocessing(*values)

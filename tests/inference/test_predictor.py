@@ -11,7 +11,6 @@ from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.data.figshare_brain_tumor.mat_file import Slice
 from brainseg_jax.data.image_files import read_picture
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Decision
 from brainseg_jax.inference.predict_files import find_pictures, predict_files
 from brainseg_jax.inference.predictor import Predictor
 from tests.conftest import REPOSITORY
@@ -19,13 +18,13 @@ from tests.conftest import REPOSITORY
 
 @pytest.fixture(scope="module")
 def predictor(trained):
-    return Predictor(trained)
+    return Predictor.from_workdir(trained)
 
 
 @pytest.fixture
 def finds_bright_pixels(predictor, monkeypatch):
     """The predictor with its network replaced by the picture itself: probability is brightness."""
-    monkeypatch.setattr(predictor, "_probabilities", lambda variables, images: images)
+    monkeypatch.setattr(predictor, "_predict", lambda variables, images: images)
     return predictor
 
 
@@ -48,7 +47,7 @@ def test_masks_come_out_upright_in_their_place_and_at_the_pictures_size(tmp_path
     Image.fromarray(with_square(150, 90, 20, 50, 30, dtype=np.uint16, bright=40000)).save(tmp_path / "deep.png")
     write_mat(tmp_path / "slice.mat", picture)
     paths = find_pictures(str(tmp_path / "*.*"))
-    masks = list(predict_files(finds_bright_pixels, Decision(0.5, 0.0), paths, tmp_path / "out"))
+    masks = list(predict_files(finds_bright_pixels, paths, tmp_path / "out"))
     assert [path.name for path in masks] == ["colour_mask.png", "deep_mask.png", "grey_mask.png", "slice_mask.png"]
     truth = picture == 200
     for path in masks:
@@ -70,17 +69,19 @@ def test_sixteen_bits_keep_their_levels(tmp_path):
 def test_a_picture_gets_the_same_mask_alone_and_in_a_batch(predictor):
     rng = np.random.default_rng(0)
     pictures = [rng.random((40 + 7 * index, 60)) for index in range(5)]
-    together = predictor(pictures)
+    together = predictor.probabilities(pictures)
     for picture, probabilities in zip(pictures, together, strict=True):
         assert probabilities.shape == picture.shape
         assert probabilities.min() >= 0
         assert probabilities.max() <= 1
-        np.testing.assert_allclose(predictor([picture])[0], probabilities, atol=1e-5)
+        np.testing.assert_allclose(predictor.probabilities([picture])[0], probabilities, atol=1e-5)
 
 
 def test_brightness_and_contrast_of_the_file_do_not_matter(predictor):
     picture = np.random.default_rng(0).random((64, 64))
-    np.testing.assert_allclose(predictor([picture])[0], predictor([1000 * picture - 300])[0], atol=1e-4)
+    np.testing.assert_allclose(
+        predictor.probabilities([picture])[0], predictor.probabilities([1000 * picture - 300])[0], atol=1e-4
+    )
 
 
 def test_bad_files_and_patterns_are_named(tmp_path, predictor):

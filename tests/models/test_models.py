@@ -13,8 +13,7 @@ from brainseg_jax.models import create_model, layers
 
 
 def make(name, start_filters, **changes):
-    settings = {"name": name, "start_filters": start_filters, "dropout_rate": 0.0, "dtype": "float32"}
-    return create_model(**{**settings, **changes})
+    return create_model({"name": name, "start_filters": start_filters, **changes})
 
 
 def count(tree):
@@ -257,12 +256,14 @@ def test_dropout_is_random_in_training_only():
         ({"start_filters": 0}, "config.model.start_filters"),
         ({"dtype": "float16"}, "config.model.dtype"),
         ({"dropout_rate": 1.0}, "config.model.dropout_rate"),
-        ({"name": "linknet", "dropout_rate": 0.2}, "config.model.dropout_rate"),
-        ({"name": "linknet", "batch_norm": True}, "config.model.batch_norm"),
+        ({"name": "linknet", "dropout_rate": 0.2}, "config.model.dropout_rate is no field of LinkNet: leave it out"),
+        (
+            {"filters": 8},
+            "config.model.filters is no field of U-Net: leave it out; the fields of unet are",
+        ),
         ({"prior": 0.0}, "config.model.prior"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, field):
-    settings = {"name": "unet", "start_filters": 4, "dropout_rate": 0.0, "dtype": "float32"}
     with pytest.raises(InputError, match=field):
-        create_model(**{**settings, **changes})
+        create_model({"name": "unet", "start_filters": 4, **changes})

@@ -8,15 +8,15 @@ from brainseg_jax.config import flatten
 from brainseg_jax.errors import InputError
 from brainseg_jax.studies import ablation
 from brainseg_jax.workdir.files import read_config, read_splits
-from configs import unet_strong
+from tests.helpers import load_recipe
 
 CHOSEN = ("recipe", "without_mirror")
 
 
 @pytest.fixture(scope="module")
 def config(make_config):
-    config = make_config(**{"train.epochs": 1, "train.batch_size": 16, "evaluation.flip": True})
-    config.evaluation.choose_on_validation = True
+    config = make_config(**{"train.epochs": 1, "train.batch_size": 16, "evaluation.tta_flip": True})
+    config.evaluation.tune_postprocessing = True
     return config
 
 
@@ -30,7 +30,7 @@ def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monke
         assert row["slices"] == len(read_splits(run)["validation"])
         assert not (run / "per_slice_test.csv").exists()
         settings, recipe = read_config(run), config.copy_and_resolve_references()
-        recipe.evaluation.choose_on_validation = False
+        recipe.evaluation.tune_postprocessing = False
         recipe.update_from_flattened_dict(dict(ablation.VARIANTS[name]))
         assert settings == recipe
     # Only the masks are made otherwise: the same training.
@@ -39,7 +39,7 @@ def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monke
     ).read_text()
     table = (tmp_path / "README.md").read_text()
     assert "| recipe | – | **" in table
-    assert "| without_mirror | `evaluation.flip=False` | **" in table
+    assert "| without_mirror | `evaluation.tta_flip=False` | **" in table
 
     monkeypatch.setattr(ablation, "train_and_evaluate", None)  # nothing is left to train
     ablation.ablate(config, tmp_path, ["prior_one_half"])  # which the recipe has: no variant of it
@@ -51,7 +51,7 @@ def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monke
 
 
 def test_every_variant_changes_the_strong_recipe():
-    flat = flatten(unet_strong.get_config().to_dict())
+    flat = flatten(load_recipe("unet_strong").to_dict())
     for name, changes in ablation.VARIANTS.items():
         assert changes.keys() <= flat.keys()
         of_linknet = name == "prior_one_half"  # whose recipe has another prior

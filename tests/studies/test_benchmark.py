@@ -92,7 +92,7 @@ def test_pytorchs_unet_is_ours():
     torch = pytest.importorskip("torch", reason="needs the [bench] extra")
     from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 
-    model = create_model(name="unet", start_filters=2, dropout_rate=0.0, dtype="float32")
+    model = create_model({"name": "unet", "start_filters": 2})
     images = np.random.default_rng(0).random((2, 64, 64, 1), np.float32)
     params = model.init(jax.random.key(0), images)["params"]
     params = jax.tree.map(lambda leaf: leaf + 0.1 * (leaf.ndim == 1), params)  # biases that would show
@@ -122,7 +122,7 @@ def test_pytorchs_linknet_has_our_layers():
     torch = pytest.importorskip("torch", reason="needs the [bench] extra")
     from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 
-    model = create_model(name="linknet", start_filters=4, dropout_rate=0.0, dtype="float32")
+    model = create_model({"name": "linknet", "start_filters": 4})
     images = np.zeros((1, 64, 64, 1), np.float32)
     ours = collections.Counter(
         tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(model.init(jax.random.key(0), images)["params"])

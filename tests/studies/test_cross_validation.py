@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.data import splits
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.errors import InputError
@@ -15,7 +16,6 @@ from brainseg_jax.inference.predictor import Predictor
 from brainseg_jax.studies import cross_validation
 from brainseg_jax.studies.results import FOLDS_FILES, read_evaluations, results_table, save_run
 from brainseg_jax.workdir.files import read_splits
-from configs import default
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,18 @@ def test_every_slice_is_scored_once_by_a_network_that_never_saw_its_family(folds
         assert [score.slice_id for score in of_fold] == parts["test"]
         for score in of_fold:
             assert score.family not in seen
-            assert by_id[score.slice_id] == score or np.isnan(score.hd95_mm)  # NaN equals nothing
+            assert by_id[score.slice_id] == score or np.isnan(score.metrics["hd95_mm"])  # NaN equals nothing
 
 
 def test_the_files_have_the_forms_of_a_single_run(folds):
     summary, directory = folds
     assert json.loads((directory / "evaluation_cv.json").read_text()) == json.loads(json.dumps(summary))
     single = json.loads((directory / "fold_1" / "evaluation_test.json").read_text())
-    assert set(single) - set(summary) == {"threshold", "smallest_component", "checkpoint_epoch"}  # these are by fold
+    assert set(single) - set(summary) == {
+        "threshold",
+        "min_component_fraction",
+        "checkpoint_epoch",
+    }  # these are by fold
     assert set(summary) - set(single) == {"by_fold"}
     assert (summary["split"], summary["fold"], summary["protocol"]) == ("cv", None, "family")
     dice = [score.dice for score in read_scores(directory / "per_slice_cv.csv")]
@@ -128,7 +132,7 @@ def test_protocols_that_leak_are_refused(config, tmp_path):
 
 
 def test_a_fold_that_is_none_of_five_is_refused(table):
-    config = default.get_config()
+    config = get_config()
     config.split.protocol = "official"
     folds = np.where(np.array(table.patient_ids) == table.patient_ids[0], 6, table.folds)
     with pytest.raises(InputError, match=r"Slice \d+ would be tested 0 times"):
@@ -147,5 +151,5 @@ def test_results_keep_a_cross_validation_with_a_row_and_no_pictures(folds, tmp_p
 def test_each_fold_has_its_own_network(folds):
     _, directory = folds
     picture = np.random.default_rng(0).integers(0, 200, (64, 64))
-    first, second = (Predictor(directory / f"fold_{fold}")([picture])[0] for fold in (1, 2))
+    first, second = (Predictor.from_workdir(directory / f"fold_{fold}").probabilities([picture])[0] for fold in (1, 2))
     assert np.abs(first - second).max() > 0

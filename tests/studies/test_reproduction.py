@@ -140,7 +140,7 @@ def test_only_whole_results_of_real_slices_are_kept(trained, tmp_path):
     found = tmp_path / "out" / "results"
     run = found / "my_run"
     shutil.copytree(trained, run)
-    evaluate.evaluate(run, split="test", data_dir="", output=run, examples=0)
+    evaluate.evaluate(run, split="test", output=run, examples=0)
     device = {"device": "Some GPU 80GB", "checks": [{"passed": True}, {"passed": None}]}
     for folder, name, content in (
         ("half_cv/fold_1", "evaluation_test.json", {}),

@@ -1,7 +1,6 @@
 """Training: bit for bit the same when resumed, independent of batch sizes, and loud when something is wrong."""
 
 import dataclasses
-import importlib
 import inspect
 import json
 import math
@@ -14,19 +13,20 @@ import numpy as np
 import pytest
 
 import brainseg_jax
+from brainseg_jax.config import get_config
 from brainseg_jax.data import splits
 from brainseg_jax.data.augmentation import Augmentation
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.errors import InputError
-from brainseg_jax.models import create_model
+from brainseg_jax.models import UNet
 from brainseg_jax.training import loop
 from brainseg_jax.training.loop import train_and_evaluate
-from brainseg_jax.training.optimizer import create_optimization
+from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.workdir.files import read_config, read_splits, start_run
-from configs import default
 from tests.conftest import REPOSITORY, TRAINED
 from tests.helpers import (
     latest_state,
+    load_recipe,
     rows_of,
 )
 
@@ -82,20 +82,20 @@ def test_the_saved_splits_are_those_of_the_protocol(trained, make_config, data_d
 
 def test_streaming_gives_the_parameters_that_device_memory_gives(tmp_path, make_config):
     found = {}
-    for residency in ("device", "stream"):
+    for cache in ("device", "stream"):
         config = make_config(
             **{
                 "model.dropout_rate": 0.1,
                 "model.batch_norm": True,
-                "data.residency": residency,
+                "data.cache": cache,
                 "train.steps_per_call": 3,
                 "train.epochs": 1,
                 "train.batch_size": 16,
                 "augmentation.rotation": 10.0,
             },
         )
-        train_and_evaluate(config, tmp_path / residency)
-        found[residency] = latest_state(tmp_path / residency, config)
+        train_and_evaluate(config, tmp_path / cache)
+        found[cache] = latest_state(tmp_path / cache, config)
     jax.tree.map(np.testing.assert_array_equal, found["device"], found["stream"])
     assert rows_of(tmp_path / "device") == rows_of(tmp_path / "stream")
 
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         ({"optimizer.plateau_atol": 0.0}, r"plateau_rtol and plateau_atol are both 0"),
         ({"train.steps_per_call": -1}, r"config\.train\.steps_per_call is -1"),
         ({"data.intensity_percentile": 50.0}, r"config\.data\.intensity_percentile is 50\.0: set it to a number in"),
-        ({"data.residency": "disk"}, r"config\.data\.residency is 'disk'"),
+        ({"data.cache": "disk"}, r"config\.data\.cache is 'disk'"),
         ({"augmentation.flip": 2.0}, r"config\.augmentation\.flip is 2\.0: set it to a number from 0 to 1\.0"),
         ({"train.loss": "huber"}, r"config\.train\.loss is 'huber'"),
         ({"split.fold": 9}, r"config\.split\.fold is 9"),
@@ -187,7 +187,7 @@ CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("[a-z]*.py"
 @pytest.mark.filterwarnings("ignore:Protocol 'slice'")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs(tmp_path, make_config, name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = load_recipe(name)
     assert config.model.name in name or config.model.name == "unet"
     config.data.update(dataset="phantom", data_dir=make_config().data.data_dir, image_size=64)
     config.model.start_filters = 4
@@ -201,7 +201,7 @@ def test_every_config_runs(tmp_path, make_config, name):
 
 def test_the_configs_are_the_published_recipes():
     names = ("unet", "unet_low_rate", "linknet")
-    unet, low_rate, linknet = (importlib.import_module(f"configs.{name}").get_config() for name in names)
+    unet, low_rate, linknet = (load_recipe(name) for name in names)
     for config, batch_size, rate in ((unet, 8, 5e-4), (low_rate, 8, 1e-4), (linknet, 10, 5e-4)):
         assert (config.train.batch_size, config.optimizer.learning_rate) == (batch_size, rate)
         assert (config.train.epochs, config.train.loss, config.data.image_size) == (30, "bce", 512)
@@ -213,15 +213,15 @@ def test_the_configs_are_the_published_recipes():
 
 
 def test_every_config_key_is_read():
-    config = default.get_config()
+    config = get_config()
     for section, function in (
-        ("model", create_model),
-        ("optimizer", create_optimization),
+        ("optimizer", create_optimizer),
         ("split", splits.make_splits),
     ):
         parameters = inspect.signature(function).parameters.values()
         named = {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}
-        assert set(config[section]) == named - {"epochs", "steps_per_epoch"}
+        assert set(config[section]) == named - {"epochs"}
+    assert set(config.model) == {field.name for field in dataclasses.fields(UNet)} - {"parent"}
     package = Path(brainseg_jax.__file__).parent
     source = "".join(path.read_text() for path in package.rglob("*.py"))
     for section in ("data", "train", "evaluation"):

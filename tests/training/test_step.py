@@ -6,26 +6,26 @@ import numpy as np
 import optax
 import pytest
 
-from brainseg_jax.data.augmentation import Augmentation, augment
-from brainseg_jax.data.loaders import DeviceSupply
+from brainseg_jax.data.augmentation import augment
+from brainseg_jax.data.loaders import DeviceLoader
 from brainseg_jax.data.packing import pack
-from brainseg_jax.models import create_model
-from brainseg_jax.training import loop
+from brainseg_jax.training import loop, setup
 from brainseg_jax.training.loop import train_and_evaluate
-from brainseg_jax.training.losses import create_loss
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import TrainState, create_train_state, observe_validation_loss
+from brainseg_jax.training.optimizer import create_optimizer
+from brainseg_jax.training.state import TrainState, observe_validation_loss
 from brainseg_jax.training.step import evaluate_slices, make_evaluation_step, make_train_step
-from tests.helpers import ADAM, LINKNET, NO_AUGMENTATION, ONE_DEVICE, load_of, some_slices, start_of, train_step_of
+from tests.helpers import ADAM, LINKNET, NO_AUGMENTATION, ONE_DEVICE, load_of, setup_of, some_slices
 
 
 @pytest.mark.parametrize("changes", [{}, LINKNET], ids=["unet", "linknet"])
 def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
     config = make_config(**changes)
-    model, _, state = start_of(config)
-    supply = DeviceSupply(pack(*some_slices(7, config.data.image_size)), ONE_DEVICE)
-    step = make_evaluation_step(model, create_loss("bce"))
-    one, three, all_at_once = (evaluate_slices(step, state, supply, ONE_DEVICE, batch_size=size) for size in (1, 3, 7))
+    training = setup_of(config)
+    loader = DeviceLoader(pack(*some_slices(7, config.data.image_size)), ONE_DEVICE)
+    one, three, all_at_once = (
+        evaluate_slices(training.evaluation_step, training.state, loader, ONE_DEVICE, batch_size=size)
+        for size in (1, 3, 7)
+    )
     assert one["slices"] == three["slices"] == all_at_once["slices"] == 7
     for other in (three, all_at_once):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -34,12 +34,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(make_config, changes):
 
 def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     config = make_config(**{"train.loss": "bce"})
-    model, optimization, state = start_of(config)
+    training = setup_of(config)
+    state = training.state
     images, masks = some_slices(6, 32)
     rows = [4, 1, 0]
 
     def mean_loss(params):
-        logits = model.apply({"params": params}, jnp.rint(images[rows] * 65535)[..., None] / 65535)
+        logits = training.model.apply({"params": params}, jnp.rint(images[rows] * 65535)[..., None] / 65535)
         return optax.sigmoid_binary_cross_entropy(logits, masks[rows][..., None]).mean()
 
     loss, gradients = jax.value_and_grad(mean_loss)(state.params)
@@ -49,7 +50,7 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
         state.params,
         gradients,
     )
-    after, sums = train_step_of(config, model, optimization)(state, load_of(images, masks, rows))
+    after, sums = training.train_step(state, load_of(images, masks, rows))
     assert sums.loss.shape == (1,)
     assert float(sums.loss[0]) / float(sums.slices[0]) == pytest.approx(float(loss), rel=1e-5)
     assert int(after.step) == 1
@@ -65,20 +66,11 @@ def test_seeds_and_folds_share_a_compiled_program(make_config):
     config = make_config(**{"optimizer.schedule": "cosine", "augmentation.noise": 0.1, "model.dropout_rate": 0.1})
 
     def program(seed, slices, steps_per_epoch):
-        model = create_model(**config.model)
-        optimization = create_optimization(**config.optimizer, epochs=3, steps_per_epoch=steps_per_epoch)
-        state = create_train_state(jax.random.key(seed), model, optimization, image_size=32)
-        step = make_train_step(
-            jax.random.key(seed),
-            model,
-            optimization,
-            create_loss("bce"),
-            Augmentation(**config.augmentation),
-            ONE_DEVICE,
-        )
-        supply = DeviceSupply(pack(*some_slices(slices, 32)), ONE_DEVICE)
-        load = next(supply.loads(np.zeros((1, 4), np.int32), steps_per_call=1))
-        return step.func.lower(*step.args, state, load).as_text()
+        config.seed, config.train.epochs = seed, 3
+        training = setup_of(config, steps_per_epoch=steps_per_epoch)
+        loader = DeviceLoader(pack(*some_slices(slices, 32)), ONE_DEVICE)
+        load = next(loader.iterate(np.zeros((1, 4), np.int32), steps_per_call=1))
+        return training.train_step.lower(training.state, load).as_text()
 
     assert program(0, 50, 12) == program(1, 63, 15)
     assert program(0, 50, 12) != program(0, 70, 12)
@@ -99,7 +91,7 @@ def test_one_trace_per_step_function_and_nothing_travels_unasked(
             made.append(original(*arguments, **options))
             return made[-1]
 
-        monkeypatch.setattr(loop, name, make)
+        monkeypatch.setattr(setup, name, make)
     guards = []
     original_guard = jax.transfer_guard
     monkeypatch.setattr(jax, "transfer_guard", lambda level: guards.append(level) or original_guard(level))
@@ -107,27 +99,29 @@ def test_one_trace_per_step_function_and_nothing_travels_unasked(
         patch.setattr(loop, "epoch_batches", lambda **options: np.arange(64).reshape(4, 16))
         train_and_evaluate(config, tmp_path)
     # Four batches in threes are a call of three and one of one: a program each. Two validation batches are one call.
-    assert [getattr(step, "func", step)._cache_size() for step in made] == [lengths, 1]
+    assert [step._cache_size() for step in made] == [lengths, 1]
     assert guards == ["disallow"] * 3
 
 
 def test_the_transfer_guard_refuses_what_is_not_sent_explicitly(make_config):
     config = make_config()
-    model, optimization, state = start_of(config)
+    training = setup_of(config)
+    state = training.state
     load = load_of(*some_slices(4, 32), [0, 1])
     with (
         jax.transfer_guard("disallow"),
         pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"),
     ):
-        train_step_of(config, model, optimization)(state, load._replace(rows=np.array([[0, 1]], np.int32)))
+        training.train_step(state, load._replace(rows=np.array([[0, 1]], np.int32)))
 
 
 def test_several_steps_a_call_do_what_single_steps_do(make_config):
     config = make_config(**{"model.dropout_rate": 0.1})
-    model, optimization, state = start_of(config)
+    training = setup_of(config)
+    state = training.state
     images, masks = some_slices(6, config.data.image_size)
     batches = [[0, 1], [2, 3], [4, 5]]
-    step = train_step_of(config, model, optimization)
+    step = training.train_step
     start, single, losses = jax.device_get(state.params), jax.tree.map(jnp.copy, state), []
     for batch in batches:
         single, sums = step(single, load_of(images, masks, batch))
@@ -151,12 +145,12 @@ def test_no_augmentation_is_the_plain_path():
 
 def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_below_its_floor(make_config):
     config = make_config()
-    optimization = create_optimization(**ADAM)
-    state = start_of(config)[2]
-    state = state._replace(plateau=optimization.plateau.init({}))
+    optimizer = create_optimizer(**ADAM)
+    state = setup_of(config).state
+    state = state.replace(plateau=optimizer.plateau.init({}))
     rates = []
     for loss in [1.0, 0.9] + 16 * [0.95]:
-        state = observe_validation_loss(state, optimization, loss)
+        state = observe_validation_loss(state, optimizer, loss)
         rates.append(1e-3 * float(state.plateau.scale))
     # Epoch 2 is the best; 3 to 7 are five without improvement.
     expected = 6 * [1e-3] + 5 * [1e-4] + 7 * [1e-5]
@@ -168,22 +162,23 @@ def test_the_learning_rate_falls_after_five_epochs_without_improvement_and_not_b
     [(0.0, 1e-4, 1.01e-4), (1e-4, 0.0, 3.03e-6), (1e-2, 1e-4, 4.04e-4)],
 )
 def test_a_smaller_improvement_than_the_settings_ask_for_is_none(rtol, atol, improves):
-    optimization = create_optimization(**{**ADAM, "plateau_rtol": rtol, "plateau_atol": atol})
+    optimizer = create_optimizer(**{**ADAM, "plateau_rtol": rtol, "plateau_atol": atol})
     for improvement, falls in ((improves, False), (0.98 * improves, True)):
-        state = TrainState(*[{}] * 4, plateau=optimization.plateau.init({}), average={})
+        state = TrainState(*[{}] * 6, plateau=optimizer.plateau.init({}), ema={})
         for loss in [0.03, *5 * [0.03 - improvement]]:
-            state = observe_validation_loss(state, optimization, loss)
+            state = observe_validation_loss(state, optimizer, loss)
         assert (float(state.plateau.scale) < 1) == falls
 
 
 def test_a_lower_learning_rate_makes_smaller_steps(make_config):
     config = make_config()
-    model, optimization, state = start_of(config)
+    training = setup_of(config)
+    state = training.state
     start = jax.device_get(state.params)
     load = load_of(*some_slices(4, 32), range(4))
-    step = train_step_of(config, model, optimization)
+    step = training.train_step
     full, _ = step(jax.tree.map(jnp.copy, state), load)
-    small, _ = step(state._replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), load)
+    small, _ = step(state.replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), load)
 
     def compare(before, with_full, with_small):
         np.testing.assert_allclose(with_small - before, 0.1 * (with_full - before), rtol=0.01, atol=1e-6)
@@ -193,10 +188,10 @@ def test_a_lower_learning_rate_makes_smaller_steps(make_config):
 
 def test_the_l2_penalty_pulls_kernels_to_zero_and_leaves_biases_and_norms_alone(make_config):
     config = make_config(**LINKNET)
-    state = start_of(config)[2]
-    optimization = create_optimization(**{**ADAM, "l2_penalty": 1e-4})
+    state = setup_of(config).state
+    optimizer = create_optimizer(**{**ADAM, "l2_penalty": 1e-4})
     nothing = jax.tree.map(jnp.zeros_like, state.params)
-    updates, _ = optimization.optimizer.update(nothing, optimization.optimizer.init(state.params), state.params)
+    updates, _ = optimizer.transformation.update(nothing, optimizer.transformation.init(state.params), state.params)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         parameter = state.params
         for key in path:

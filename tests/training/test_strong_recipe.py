@@ -10,23 +10,21 @@ import pytest
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
-from brainseg_jax.inference.postprocessing import choose
-from brainseg_jax.inference.predictor import Predictor, predict_records, restore_best
-from brainseg_jax.models import create_model
+from brainseg_jax.inference.postprocessing import tune_postprocessing
+from brainseg_jax.inference.predictor import Predictor, predict_slices, restore_variables
 from brainseg_jax.training import loop
 from brainseg_jax.training.loop import Checkpoints, observe_validation_loss, train_and_evaluate
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import create_train_state, update_state
+from brainseg_jax.training.optimizer import create_optimizer
+from brainseg_jax.training.state import apply_gradients
 from brainseg_jax.utils.files import write_json
-from brainseg_jax.workdir.files import read_config, read_decision, read_splits
-from configs import unet_strong
-from tests.helpers import ADAM, load_of, rows_of, some_slices, start_of, train_step_of
+from brainseg_jax.workdir.files import read_config, read_splits
+from tests.helpers import ADAM, load_of, load_recipe, rows_of, setup_of, some_slices
 
 
 @pytest.fixture(scope="module")
 def strong(data_dir):
     """The strong recipe on a network that takes seconds."""
-    config = unet_strong.get_config()
+    config = load_recipe("unet_strong")
     config.data.update(dataset="phantom", data_dir=str(data_dir), image_size=32)
     config.model.start_filters = 4
     config.train.update(epochs=3, batch_size=8)
@@ -58,10 +56,7 @@ def test_a_strong_run_that_was_killed_goes_on_bit_for_bit(tmp_path, strong, stro
     states = []
     for directory in (strong_run, tmp_path / "run"):
         with Checkpoints(directory / "checkpoints") as checkpoints:
-            model = create_model(**strong.model)
-            optimization = create_optimization(**strong.optimizer, epochs=3, steps_per_epoch=1)
-            target = create_train_state(jax.random.key(0), model, optimization, image_size=32, with_average=True)
-            states.append(checkpoints.restore(checkpoints.latest_epoch(), target))
+            states.append(checkpoints.restore(checkpoints.latest_epoch(), vars(setup_of(strong).state)))
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert rows_of(strong_run) == rows_of(tmp_path / "run")
 
@@ -80,32 +75,27 @@ def test_more_epochs_of_a_cosine_need_another_workdir(strong, strong_run):
 
 
 def test_the_average_of_the_weights_is_what_numpy_says(make_config):
-    config = make_config(**{"model.batch_norm": True})
-    model, optimization, state = start_of(config)
-    average = {"params": state.params, "batch_stats": state.batch_stats}
-    state = state._replace(average=jax.tree.map(jnp.copy, average))
-    expected = jax.device_get(average)
-    step = train_step_of(config, model, optimization, ema_decay=0.3)
+    training = setup_of(make_config(**{"model.batch_norm": True, "train.ema_decay": 0.3}))
+    state = training.state
+    expected = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     for number in range(4):
-        state, _ = step(state, load_of(*some_slices(4, 32), range(4)))
+        state, _ = training.train_step(state, load_of(*some_slices(4, 32), range(4)))
         decay = min(0.3, (1 + number) / (10 + number))  # 0.1, 0.18, 0.25, 0.3
         new = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
         expected = jax.tree.map(lambda old, now, decay=decay: decay * old + (1 - decay) * now, expected, new)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), expected, state.average)
-    assert state.variables is state.average
-    plain = start_of(config)[2]
-    assert plain.average == {}
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), expected, state.ema)
+    assert state.variables is state.ema
+    plain = setup_of(make_config()).state
+    assert plain.ema == {}
     assert plain.variables["params"] is plain.params
 
 
 def test_weight_decay_shrinks_kernels_only_and_by_the_learning_rate(make_config):
-    state = start_of(make_config(**{"model.batch_norm": True}))[2]
-    optimization = create_optimization(**{**ADAM, "learning_rate": 0.5, "weight_decay": 0.1})
-    state = state._replace(opt_state=optimization.optimizer.init(state.params))
+    state = setup_of(make_config(**{"model.batch_norm": True})).state
+    optimizer = create_optimizer(**{**ADAM, "learning_rate": 0.5, "weight_decay": 0.1})
+    state = state.replace(opt_state=optimizer.transformation.init(state.params))
     nothing = jax.tree.map(jnp.zeros_like, state.params)
-    after = update_state(
-        state, optimization, nothing, state.batch_stats, steps_per_epoch=optimization.steps_per_epoch, ema_decay=0.0
-    )
+    after = apply_gradients(state, optimizer, nothing, state.batch_stats, ema_decay=0.0)
     kernels = 0
     for (path, parameter), decayed in zip(
         jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(after.params), strict=True
@@ -118,67 +108,68 @@ def test_weight_decay_shrinks_kernels_only_and_by_the_learning_rate(make_config)
 
 def test_mirrored_predictions_are_the_mean_of_both_ways(tmp_path, strong, strong_run):
     picture = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.int16)
-    mirrored = Predictor(strong_run)
-    plain_config = strong.copy_and_resolve_references()
-    plain_config.evaluation.flip = False
-    train_and_evaluate(plain_config, strong_run)
-    plain = Predictor(strong_run)
-    train_and_evaluate(strong, strong_run)
-    one, other = plain([picture])[0], plain([picture[:, ::-1]])[0][:, ::-1]
-    np.testing.assert_allclose(mirrored([picture])[0], (one + other) / 2, atol=1e-6)
-    assert np.abs(one - other).max() > 1e-3
+    mirrored = Predictor.from_workdir(strong_run)
+    with pytest.raises(InputError, match=r"postprocessing\.json was tuned with tta_flip = True, not False: give"):
+        Predictor.from_workdir(strong_run, tta_flip=False)
+    plain = Predictor.from_workdir(strong_run, tta_flip=False, threshold=0.5, min_component_fraction=0.0)
+    one, other = (plain.probabilities([image])[0] for image in (picture, picture[:, ::-1]))
+    np.testing.assert_allclose(mirrored.probabilities([picture])[0], (one + other[:, ::-1]) / 2, atol=1e-6)
+    assert np.abs(one - other[:, ::-1]).max() > 1e-3
 
 
 def test_the_decision_is_chosen_on_validation_and_used(strong, strong_run, tmp_path):
-    predictor = Predictor(strong_run)
+    predictor = Predictor.from_workdir(strong_run)
     dataset = Dataset(strong.data.data_dir, config="phantom")
     slice_ids = np.array(read_splits(strong_run)["validation"])
-    pairs = [(found, record.mask) for record, found in predict_records(predictor, dataset, slice_ids)]
-    decision, dice = choose(pairs)
-    assert read_decision(strong_run, epoch=predictor.epoch) == decision
-    summary = evaluate.evaluate(strong_run, split="validation", data_dir="", output=tmp_path)
+    pairs = [(found, record.mask) for record, found in predict_slices(predictor, dataset, slice_ids)]
+    tuned, dice = tune_postprocessing(pairs)
+    assert predictor.postprocessing == tuned
+    summary = evaluate.evaluate(strong_run, split="validation", output=tmp_path)
     assert summary["dice"] == pytest.approx(dice, abs=1e-5)
-    assert (summary["threshold"], summary["smallest_component"]) == (decision.threshold, decision.smallest_component)
-    (strong_run / "decision.json").rename(tmp_path / "decision.json")
-    with pytest.raises(InputError, match=r"decision\.json is missing or of another epoch"):
-        evaluate.evaluate(strong_run, split="test", data_dir="", output=tmp_path)
-    (tmp_path / "decision.json").rename(strong_run / "decision.json")
+    assert (summary["threshold"], summary["min_component_fraction"]) == (
+        tuned.threshold,
+        tuned.min_component_fraction,
+    )
+    (strong_run / "postprocessing.json").rename(tmp_path / "postprocessing.json")
+    with pytest.raises(InputError, match=r"postprocessing\.json is missing or of another epoch"):
+        evaluate.evaluate(strong_run, split="test", output=tmp_path)
+    (tmp_path / "postprocessing.json").rename(strong_run / "postprocessing.json")
 
 
 def test_a_run_starts_with_the_weights_of_another(tmp_path, strong, strong_run):
-    start = restore_best(strong_run).variables
+    start, _ = restore_variables(strong_run, strong)
     config = strong.copy_and_resolve_references()
-    config.train.update(start_from=str(strong_run), epochs=1)
+    config.train.update(init_from=str(strong_run), epochs=1)
     config.optimizer.update(learning_rate=1e-9, warmup_epochs=0.0)
     train_and_evaluate(config, tmp_path / "run")
-    end = restore_best(tmp_path / "run").variables
+    end, _ = restore_variables(tmp_path / "run", config)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), end["params"], start["params"])
 
 
 def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong, strong_run):
     config = strong.copy_and_resolve_references()
-    config.train.start_from = str(strong_run)
+    config.train.init_from = str(strong_run)
     config.split.fold = 2
-    with pytest.raises(InputError, match=r"start_from is .*run, which knows family \w+ and \d+ others of this"):
+    with pytest.raises(InputError, match=r"init_from is .*run, which knows family \w+ and \d+ others of this"):
         train_and_evaluate(config, tmp_path / "run")
     # A run that started from one that knows them knows them too; slices that it was taught are never tested.
     middle = tmp_path / "middle"
     shutil.copytree(strong_run, middle, ignore=shutil.ignore_patterns("checkpoints"))
     settings = read_config(middle).to_dict()
-    settings["data"]["dataset"], settings["train"]["start_from"] = "figshare", str(strong_run)
+    settings["data"]["dataset"], settings["train"]["init_from"] = "figshare", str(strong_run)
     write_json(middle / "config.json", settings)
-    config.train.start_from = str(middle)
-    with pytest.raises(InputError, match=r"start_from is .*/run, which knows family"):
+    config.train.init_from = str(middle)
+    with pytest.raises(InputError, match=r"init_from is .*/run, which knows family"):
         train_and_evaluate(config, tmp_path / "run")
     config.split.protocol = "slice"
     with pytest.warns(UserWarning, match="several parts"), pytest.raises(InputError, match=r"which knows slice \d+"):
         train_and_evaluate(config, tmp_path / "run")
     config.split.protocol, config.split.fold = "family", 1
-    config.train.start_from = str(strong_run)
+    config.train.init_from = str(strong_run)
     config.model.start_filters = 8
     with pytest.raises(InputError, match=r"has model\.start_filters = 4, this command 8: start from a run of the same"):
         train_and_evaluate(config, tmp_path / "run")
-    config.train.start_from = str(tmp_path / "nowhere")
+    config.train.init_from = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"nowhere/config\.json is missing"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -206,10 +197,10 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path, strong, c
 
 def test_an_older_runs_config_is_read_with_the_defaults_of_newer_fields(tmp_path, trained):
     settings = read_config(trained).to_dict()
-    del settings["model"]["batch_norm"], settings["train"]["ema_decay"], settings["evaluation"]["flip"]
+    del settings["train"]["ema_decay"], settings["evaluation"]["tta_flip"]
     write_json(tmp_path / "config.json", settings)
     assert read_config(tmp_path) == read_config(trained)
-    settings["model"]["attention"] = True
+    settings["data"]["attention"] = True
     write_json(tmp_path / "config.json", settings)
-    with pytest.raises(InputError, match=r"has model\.attention, which this version does not know: update"):
+    with pytest.raises(InputError, match=r"has data\.attention, which this version does not know: update"):
         read_config(tmp_path)

@@ -21,7 +21,7 @@ from tests.first_losses import BATCH_SIZE, CASES, SLICES, STEPS, first_losses
 @pytest.fixture(scope="module")
 def on_one_device():
     """(slices seen, losses) of each network on one device."""
-    found = {name: first_losses(name, residency="device") for name in ("unet", "linknet")}
+    found = {name: first_losses(name, cache="device") for name in ("unet", "linknet")}
     expected = epoch_batches(seed=0, epoch=1, slices=SLICES, batch_size=BATCH_SIZE)[:STEPS]
     for seen, _ in found.values():
         np.testing.assert_array_equal(seen, expected)
@@ -54,7 +54,7 @@ def require_same(output, on_one_device, *, devices):
     found = json.loads(output.splitlines()[-1])
     assert found["devices"] == devices
     cases = found["cases"]
-    assert [(name, residency) for name, residency, _, _ in cases] == list(CASES)
+    assert [(name, cache) for name, cache, _, _ in cases] == list(CASES)
     for name, _, seen, losses in cases:
         assert seen == on_one_device[name][0]
         np.testing.assert_allclose(losses, on_one_device[name][1], rtol=1e-4)
@@ -79,7 +79,7 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
             "split.protocol": "family",
             "model.start_filters": 4,
             "train.epochs": epochs,
-            "evaluation.choose_on_validation": True,
+            "evaluation.tune_postprocessing": True,
         }
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         config, run = REPOSITORY / "configs" / "unet.py", tmp_path / "run"
@@ -94,7 +94,7 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["devices"] == 2
-    assert json.loads((tmp_path / "run" / "decision.json").read_text())["epoch"] in (1, 2)
+    assert json.loads((tmp_path / "run" / "postprocessing.json").read_text())["epoch"] in (1, 2)
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2"} | (
         {"1"} if rows[0]["validation_loss"] < rows[1]["validation_loss"] else set()
     )

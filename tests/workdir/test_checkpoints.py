@@ -3,14 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.models import create_model
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import create_train_state
 from brainseg_jax.workdir.checkpoints import Checkpoints
-from configs import default
 
 
 @pytest.fixture(scope="module")
@@ -19,15 +16,13 @@ def state():
 
 
 def make_state(filters):
-    config = default.get_config()
-    model = create_model(name="unet", start_filters=filters, dropout_rate=0.0, dtype="float32")
-    return create_train_state(
-        jax.random.key(0), model, create_optimization(**config.optimizer, epochs=1, steps_per_epoch=1), image_size=16
-    )
+    """A tree like that of a training: nested, with an optimizer's tuples."""
+    params = {"conv": {"kernel": jnp.ones((3, 3, 1, filters)), "bias": jnp.zeros(filters)}}
+    return {"step": jnp.int32(0), "params": params, "opt_state": optax.adam(1.0).init(params), "ema": {}}
 
 
 def at_epoch(state, epoch):
-    return state._replace(step=jnp.int32(epoch), params=jax.tree.map(lambda leaf: leaf + epoch, state.params))
+    return {**state, "step": jnp.int32(epoch), "params": jax.tree.map(lambda leaf: leaf + epoch, state["params"])}
 
 
 def save_all(directory, state, losses):
@@ -54,6 +49,14 @@ def test_the_best_and_the_latest_are_kept_and_no_other(tmp_path, state, losses, 
             restored = checkpoints.restore(epoch, jax.eval_shape(lambda: state))
             jax.tree.map(np.testing.assert_array_equal, restored, at_epoch(state, epoch))
     assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == {str(best), str(len(losses))}
+
+
+def test_a_part_comes_back_alone(tmp_path, state):
+    save_all(tmp_path, state, [0.5])
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(1, {"params": state["params"]})
+    assert set(restored) == {"params"}
+    jax.tree.map(np.testing.assert_array_equal, restored["params"], at_epoch(state, 1)["params"])
 
 
 def test_an_unfinished_write_does_not_count(tmp_path, state):

@@ -6,20 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from brainseg_jax import config as default_config
-from brainseg_jax.data.augmentation import Augmentation
-from brainseg_jax.data.loaders import DeviceSupply, StreamSupply, choose_steps_per_call, epoch_batches
+from brainseg_jax.config import get_config
+from brainseg_jax.data.loaders import DeviceLoader, StreamingLoader, choose_steps_per_call, epoch_batches
 from brainseg_jax.data.packing import Slices, pack
+from brainseg_jax.inference.predictor import make_predict_step
 from brainseg_jax.models import create_model
 from brainseg_jax.studies.benchmark.case import Case
 from brainseg_jax.studies.benchmark.timing import Side
-from brainseg_jax.training.losses import create_loss
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import TrainState, create_train_state
-from brainseg_jax.training.step import TrainStep, make_train_step, run_epoch
+from brainseg_jax.training.setup import TrainingSetup, setup_training
+from brainseg_jax.training.step import run_epoch
 from brainseg_jax.utils.sharding import batch_sharding, make_mesh, replicated, shard
 
 AUGMENTED = {
@@ -45,50 +44,44 @@ def random_slices(count: int, size: int) -> Slices:
     return pack(images, images > 0.9)
 
 
-def start(case: Case, *, augmented: bool = False) -> tuple[Mesh, TrainState, TrainStep]:
-    """Mesh, first state and compiled training step of a case."""
-    config = default_config.get_config()
-    mesh = make_mesh(batch_size=case.batch_size, count=case.devices)
-    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
-    optimization = create_optimization(**config.optimizer, epochs=config.train.epochs, steps_per_epoch=1)
-    augmentation = Augmentation(**{**config.augmentation, **(AUGMENTED if augmented else {})})
-    state = create_train_state(jax.random.key(0), model, optimization, image_size=case.image_size)
-    step = make_train_step(jax.random.key(1), model, optimization, create_loss("bce"), augmentation, mesh)
-    return mesh, shard(state, replicated(mesh)), step
+def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
+    """Sets up the training of a case, as scripts/train.py does."""
+    config = get_config()
+    config.model = ml_collections.ConfigDict({"name": case.model, "start_filters": case.start_filters})
+    config.model.dtype = case.dtype
+    config.data.image_size = case.image_size
+    config.augmentation.update(AUGMENTED if augmented else {})
+    return setup_training(config, steps_per_epoch=1, mesh=make_mesh(batch_size=case.batch_size, count=case.devices))
 
 
 def _training(case: Case) -> Side:
-    mesh, state, step = start(case)
+    training = start(case)
     slices = random_slices(case.batch_size, case.image_size)
     batches = np.tile(np.arange(case.batch_size, dtype=np.int32), (case.steps, 1))
-    (load,) = DeviceSupply(slices, mesh).loads(batches, steps_per_call=case.steps)
-    parameters = _count(state.params)
+    (load,) = DeviceLoader(slices, training.mesh).iterate(batches, steps_per_call=case.steps)
+    parameters = _count(training.state.params)
     started = time.perf_counter()
-    compiled = step.func.lower(*step.args, state, load).compile()  # type: ignore[attr-defined]
-    states = [compiled(*step.args, state, load)[0]]
+    compiled = training.train_step.lower(training.state, load).compile()  # type: ignore[attr-defined]
+    states = [compiled(training.state, load)[0]]
     jax.block_until_ready(states)
     seconds = time.perf_counter() - started
 
     def run() -> None:
-        states[0], sums = compiled(*step.args, states[0], load)
+        states[0], sums = compiled(states[0], load)
         jax.block_until_ready((states[0], sums))
 
-    return _side(compiled, run, case, mesh, seconds, parameters)
+    return _side(compiled, run, case, training.mesh, seconds, parameters)
 
 
 def _inference(case: Case) -> Side:
-    model = create_model(name=case.model, start_filters=case.start_filters, dropout_rate=0.0, dtype=case.dtype)
+    model = create_model({"name": case.model, "start_filters": case.start_filters, "dtype": case.dtype})
     mesh = make_mesh(batch_size=case.batch_size, count=case.devices)
     images = np.random.default_rng(0).random((case.batch_size, case.image_size, case.image_size, 1), np.float32)
     variables = shard(jax.jit(model.init)(jax.random.key(0), images[:1]), replicated(mesh))
     batch = shard(images, batch_sharding(mesh, axis=0))
+    predict = make_predict_step(model, tta_flip=False)
     started = time.perf_counter()
-
-    def predict(variables: Any, images: Any) -> Any:
-        logits: Any = model.apply(variables, images, train=False)
-        return jax.nn.sigmoid(logits)
-
-    compiled = jax.jit(predict).lower(variables, batch).compile()
+    compiled = predict.lower(variables, batch).compile()  # type: ignore[attr-defined]
     jax.block_until_ready(compiled(variables, batch))
     seconds = time.perf_counter() - started
 
@@ -122,11 +115,11 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
     host = random_slices(slices, case.image_size)
     found = {}
     for name in ("bare", "device", "augmented", "stream"):
-        mesh, state, step = start(case, augmented=name == "augmented")
-        supply = (StreamSupply if name == "stream" else DeviceSupply)(host, mesh)
+        training = start(case, augmented=name == "augmented")
+        supply = (StreamingLoader if name == "stream" else DeviceLoader)(host, training.mesh)
         steps = choose_steps_per_call(0, supply, batches=slices // case.batch_size)
-        states, epochs = [state], [0]
-        fixed = next(iter(supply.loads(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
+        step, states, epochs = training.train_step, [training.state], [0]
+        fixed = next(iter(supply.iterate(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
 
         def run(
             bare: bool = name == "bare",

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from brainseg_jax.models import MODELS
 from brainseg_jax.plots.style import INK, save_figure
-from brainseg_jax.workdir.files import NETWORK_NAMES
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
 OURS, THEIRS = "#0072B2", "#999999"
@@ -50,7 +50,7 @@ def describe(found: Mapping[str, Any]) -> str:
             batch = f"best: {row['batch_size']} / {row['torch_batch_size']}"
         share = f"{row['share_of_ceiling']:.0%} of {row['binding_ceiling']}" if "share_of_ceiling" in row else "–"
         cells = [
-            f"{NETWORK_NAMES[row['model']]} {row['start_filters']}",
+            f"{MODELS[row['model']].title} {row['start_filters']}",
             row["mode"],
             f"{row['image_size']}×{row['image_size']}",
             batch,
@@ -71,7 +71,7 @@ def describe(found: Mapping[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
         ]
         lines += [
-            f"| {NETWORK_NAMES[epoch['model']]} | {epoch['slices']} | {epoch['step_share']:.1%} | "
+            f"| {MODELS[epoch['model']].title} | {epoch['slices']} | {epoch['step_share']:.1%} | "
             f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
             for epoch in epochs
         ]
@@ -119,7 +119,7 @@ def _draw_ratios(bars: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             middle = row[f"{name}_slices_per_second"] / base
             bars.bar(place + offset, middle, 0.38, color=color)
             bars.errorbar(place + offset, middle, [[middle - low], [high - middle]], color=INK, capsize=3)
-    labels = [f"{NETWORK_NAMES[row['model']]} {row['mode']}\nbatch {row['batch_size']}" for row in rows]
+    labels = [f"{MODELS[row['model']].title} {row['mode']}\nbatch {row['batch_size']}" for row in rows]
     bars.set_xticks(range(len(rows)), labels)
     bars.set_ylabel("speed relative to PyTorch")
     bars.legend(
@@ -144,7 +144,7 @@ def _draw_batch_sizes(axes: Axes, rungs: Sequence[Mapping[str, Any]]) -> None:
                 style,
                 marker="o",
                 color=color,
-                label=f"{NETWORK_NAMES[model]}, {'ours' if name == 'ours' else 'PyTorch'}",
+                label=f"{MODELS[model].title}, {'ours' if name == 'ours' else 'PyTorch'}",
             )
     axes.set_xscale("log", base=2)
     axes.set_xlabel("slices a batch")

@@ -1,0 +1,71 @@
+"""The one way in which a training is put together from its config."""
+
+from typing import NamedTuple
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from brainseg_jax.data.augmentation import Augmentation
+from brainseg_jax.models import Network, create_model
+from brainseg_jax.training.losses import create_loss
+from brainseg_jax.training.optimizer import OptimizerSpec, create_optimizer
+from brainseg_jax.training.state import TrainState, create_train_state
+from brainseg_jax.training.step import EvaluationStep, TrainStep, make_evaluation_step, make_train_step
+from brainseg_jax.utils.sharding import make_mesh, replicated, shard
+
+
+class TrainingSetup(NamedTuple):
+    """What a training consists of.
+
+    Attributes:
+      model: the network.
+      optimizer: the optimizer and its schedule.
+      mesh: the devices.
+      state: the state before the first step, on the devices.
+      train_step: the compiled training step; see `make_train_step`.
+      evaluation_step: the compiled evaluation; see `make_evaluation_step`.
+    """
+
+    model: Network
+    optimizer: OptimizerSpec
+    mesh: Mesh
+    state: TrainState
+    train_step: TrainStep
+    evaluation_step: EvaluationStep
+
+
+def setup_training(
+    config: ml_collections.ConfigDict, *, steps_per_epoch: int, mesh: Mesh | None = None
+) -> TrainingSetup:
+    """Makes network, optimizer, first state and compiled steps.
+
+    Args:
+      config: see brainseg_jax/config.py.
+      steps_per_epoch: steps of an epoch.
+      mesh: the devices; all that there are if not given.
+
+    Raises:
+      InputError: a value of the config is outside its range, or the devices cannot share a batch evenly.
+    """
+    model = create_model(config.model)
+    loss_function = create_loss(config.train.loss)
+    augmentation = Augmentation(**config.augmentation)
+    optimizer = create_optimizer(**config.optimizer, epochs=config.train.epochs)
+    mesh = mesh or make_mesh(batch_size=config.train.batch_size)
+    state = create_train_state(
+        jax.random.key(config.seed),
+        model,
+        optimizer,
+        image_size=config.data.image_size,
+        steps_per_epoch=steps_per_epoch,
+        with_ema=config.train.ema_decay > 0,
+    )
+    return TrainingSetup(
+        model=model,
+        optimizer=optimizer,
+        mesh=mesh,
+        state=shard(state, replicated(mesh)),
+        train_step=make_train_step(model, optimizer, loss_function, augmentation, ema_decay=config.train.ema_decay),
+        evaluation_step=make_evaluation_step(model, loss_function),
+    )
