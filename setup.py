@@ -9,7 +9,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["brainseg_jax", "brainseg_jax.*"]),
-    package_data={"brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"]},
+    package_data={
+        "brainseg_jax": ["published_curves.json"],
+        "brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+    },
     install_requires=[
         "jax>=0.10",  # arrays, gradients, compilation
         "flax>=0.12",  # the networks (linen)

@@ -1,6 +1,61 @@
-"""What the published work reports."""
+"""What the published work reports: its code, logs and report are at `PUBLICATION`."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PUBLICATION = "https://github.com/mhagglun/Image-Segmentation-of-Brain-Tumors"
+
 
 START_FILTERS = {"unet": 16, "linknet": 64}
 # Of its test slices, a random tenth, at 512×512.
 PUBLISHED_DICE = {"unet": 0.703, "linknet": 0.715}
 PUBLISHED_SIZE = 512
+
+
+PUBLISHED_START_FILTERS = {"unet": 16, "linknet": 64}
+
+
+PUBLISHED_BATCH = {"unet": 8, "linknet": 10}
+
+
+# U-Net was trained twice: the published README shows the first run, the report the second.
+PUBLISHED_LEARNING_RATES = {"unet": (5e-4, 1e-4), "linknet": (5e-4,)}
+
+
+PUBLISHED_LOSS = "bce"
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """One published training of 30 epochs at 512×512, as its own log has it.
+
+    Attributes:
+      network: "unet" or "linknet".
+      learning_rate: Adam's, at the start.
+      test_dice: mean Dice of the test slices.
+      seconds_per_epoch: on an NVIDIA RTX 2070.
+      curves: values per epoch, in [0, ∞) or [0, 1], named as in metrics.jsonl: validation_loss, validation_dice and,
+        where the log of the training part could be read, train_loss, train_dice and learning_rate. Dice is Keras':
+        one of all pixels of a batch, then the mean over the batches.
+    """
+
+    network: str
+    learning_rate: float
+    test_dice: float
+    seconds_per_epoch: float
+    curves: Mapping[str, Sequence[float]]
+
+
+@functools.cache
+def published_runs() -> tuple[PublishedRun, ...]:
+    """Reads the published runs, those of `PUBLISHED_LEARNING_RATES`, from published_curves.json."""
+    found = json.loads(Path(__file__).with_name("published_curves.json").read_text())
+    return tuple(PublishedRun(**run) for run in found["runs"])
+
+
+def find_published_run(network: str, *, learning_rate: float) -> PublishedRun | None:
+    """Finds the published run of a network at a learning rate; None where there is none."""
+    return next((run for run in published_runs() if (run.network, run.learning_rate) == (network, learning_rate)), None)
