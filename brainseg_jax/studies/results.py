@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from brainseg_jax.data.dataset_info import LABELS
@@ -15,7 +16,17 @@ from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.scores import read_scores
 from brainseg_jax.models import MODELS
 from brainseg_jax.plots.learning_curves import learning_curves
-from brainseg_jax.published import PUBLISHED_DICE, PUBLISHED_SIZE
+from brainseg_jax.plots.published_curves import CURVES, published_curves
+from brainseg_jax.published import (
+    PUBLISHED_BATCH,
+    PUBLISHED_DICE,
+    PUBLISHED_LEARNING_RATES,
+    PUBLISHED_LOSS,
+    PUBLISHED_SIZE,
+    PUBLISHED_START_FILTERS,
+    find_published_run,
+    published_runs,
+)
 from brainseg_jax.utils import markdown
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics
 
@@ -41,7 +52,8 @@ ENSEMBLE_FILES = ("members.json", "config.json", "splits.json", "per_slice_test.
 def save_run(directory: Path, results: Path) -> None:
     """Copies a run, an ensemble or a cross-validation, but for checkpoints and pictures, to `results`/<its name>.
 
-    The charts of its scores and, of a run, of its learning are drawn anew.
+    The charts of its scores and, of a run, of its learning are drawn anew, the latter over the published curves too
+    where the recipe is a published one.
 
     Args:
       directory: the workdir of a run that scripts/evaluate.py scored on its test part, or of a cross-validation.
@@ -69,8 +81,53 @@ def save_run(directory: Path, results: Path) -> None:
     if not has_folds and not is_ensemble:
         rows = read_metrics(folder, epochs=config.train.epochs)
         learning_curves(rows, folder / "learning_curves.png", title=title)
+        if is_published_recipe(config):
+            draw_published_curves(folder, folder / "published_curves.png")
     scores = read_scores(folder / f"per_slice_{split}.csv")
     score_charts.score_overview(scores, evaluation["calibration"], folder / "scores.png", title=title)
+
+
+def is_published_recipe(config: ml_collections.ConfigDict) -> bool:
+    """Whether network, start filters, batch size, loss and learning rate are those of a published run."""
+    network = config.model.name
+    of_network = (PUBLISHED_START_FILTERS[network], PUBLISHED_BATCH[network])
+    return (
+        (config.model.start_filters, config.train.batch_size) == of_network
+        and config.train.loss == PUBLISHED_LOSS
+        and config.optimizer.learning_rate in PUBLISHED_LEARNING_RATES[network]
+    )
+
+
+def draw_published_curves(directory: Path, path: Path) -> None:
+    """Draws the learning curves of a run over those of the published run of its network and learning rate.
+
+    Args:
+      directory: the workdir of a run, which may be under way, or its folder among the results.
+      path: PNG file to write; missing folders are made.
+
+    Raises:
+      InputError: there is no such published run, the directory holds no run, or no epoch is over.
+    """
+    config = read_config(directory)
+    network, rate, size = config.model.name, config.optimizer.learning_rate, config.data.image_size
+    theirs = find_published_run(network, learning_rate=rate)
+    if theirs is None:
+        known = ", ".join(f"{run.network} at {run.learning_rate:g}" for run in published_runs())
+        raise InputError(
+            f"{directory / 'config.json'} has model.name = {network} and optimizer.learning_rate = {rate:g}, of which "
+            f"there is no published run: name the --workdir of a run of {known}."
+        )
+    rows = read_metrics(directory, epochs=config.train.epochs)
+    if not rows:
+        raise InputError(f"{directory / 'metrics.jsonl'} has no epoch yet: train with scripts/train.py first.")
+    ours = {name: [row[name] for row in rows] for name in CURVES}
+    notes = (
+        f"Ours: {size}×{size}, protocol {config.split.protocol}, batch {config.train.batch_size}; Dice of each slice, "
+        "then the mean over the slices.",
+        f"Published: {PUBLISHED_SIZE}×{PUBLISHED_SIZE}, random slices, batch {PUBLISHED_BATCH[network]}; "
+        f"one Dice of all pixels of a batch, then the mean over batches. Test Dice {theirs.test_dice:.3f}.",
+    )
+    published_curves(ours, theirs.curves, path, title=describe_run(config), notes=notes)
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -1,0 +1,95 @@
+"""Results that are kept: a run of a published recipe stands over the published curves."""
+
+import importlib
+import json
+
+import pytest
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.scores import write_scores
+from brainseg_jax.metrics.calibration import Calibration
+from brainseg_jax.studies import results
+from brainseg_jax.studies.results import RUN_FILES, draw_published_curves, is_published_recipe, save_run
+from tests.evaluation.test_scores import score
+
+ROW = {
+    "train_loss": 0.5,
+    "train_dice": 0.1,
+    "validation_loss": 0.4,
+    "validation_dice": 0.2,
+    "learning_rate": 5e-4,
+}
+
+
+def config_of(name="unet", **changes):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function that writes the files of a scored run of a config, with so many epochs."""
+
+    def make(config, *, epochs=2, name="run"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(config.to_json())
+        rows = [{**ROW, "epoch": epoch} for epoch in range(1, epochs + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for other in ("splits.json", "environment.json"):
+            (folder / other).write_text("{}")
+        write_scores(folder / "per_slice_test.csv", [score("glioma", 0.5), score("pituitary", 0.7)])
+        (folder / "evaluation_test.json").write_text(json.dumps({"calibration": Calibration.empty().describe()}))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["unet", "unet_low_rate", "linknet"])
+def test_the_published_recipes_are_known(name):
+    assert is_published_recipe(config_of(name, **{"data.image_size": 128, "split.protocol": "family", "seed": 3}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.start_filters": 32},
+        {"train.batch_size": 10},
+        {"train.loss": "bce_dice"},
+        {"optimizer.learning_rate": 2e-4},
+    ],
+)
+def test_a_recipe_that_differs_in_one_number_is_not_published(changes):
+    assert not is_published_recipe(config_of(**changes))
+
+
+def test_a_kept_run_of_a_published_recipe_stands_over_the_published_curves(make_run, tmp_path):
+    charts = {"learning_curves.png", "scores.png"}
+    save_run(make_run(config_of(), name="published"), tmp_path / "results")
+    save_run(make_run(config_of(**{"train.batch_size": 16}), name="other"), tmp_path / "results")
+    kept = {folder.name: {path.name for path in folder.iterdir()} for folder in (tmp_path / "results").iterdir()}
+    assert kept["published"] == {*RUN_FILES, *charts, "published_curves.png"}
+    assert kept["other"] == {*RUN_FILES, *charts}
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("unet", 0.028571), ("unet_low_rate", 0.027182), ("linknet", 0.082412)])
+def test_network_and_learning_rate_choose_the_published_run(make_run, tmp_path, monkeypatch, name, lowest):
+    drawn = []
+    monkeypatch.setattr(results, "published_curves", lambda *curves, notes, **rest: drawn.append((*curves, notes)))
+    draw_published_curves(make_run(config_of(name, **{"data.image_size": 128})), tmp_path / "a.png")
+    ((ours, theirs, path, notes),) = drawn
+    assert path == tmp_path / "a.png"
+    assert min(theirs["validation_loss"]) == lowest
+    assert (ours["validation_loss"], ours["train_dice"]) == ([0.4, 0.4], [0.1, 0.1])
+    assert notes[0].startswith("Ours: 128×128, protocol slice,")
+    assert notes[1].startswith("Published: 512×512, random slices,")
+
+
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(make_run, tmp_path):
+    unknown = make_run(config_of(**{"optimizer.learning_rate": 3e-3}))
+    with pytest.raises(InputError, match=r"config\.json has .*optimizer\.learning_rate = 0\.003, .* no published run: name"):
+        draw_published_curves(unknown, tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"metrics\.jsonl has no epoch yet"):
+        draw_published_curves(make_run(config_of(), epochs=0, name="young"), tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
