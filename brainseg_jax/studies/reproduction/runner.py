@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.studies.reproduction.jobs import Job, restore_parts
@@ -137,10 +137,10 @@ class Runner:
             try:
                 code = process.wait(None if math.isinf(end) else max(end - time.time(), 0))
             except subprocess.TimeoutExpired:
-                _stop(process, self._grace)
+                stop(process, self._grace)
                 return "stopped", "for want of time"
             except BaseException:
-                _stop(process, self._grace)
+                stop(process, self._grace)
                 raise
         if code:
             last = [line for line in log.read_text().splitlines() if line.strip()][-1:]
@@ -160,17 +160,33 @@ def alone_in(directory: Path) -> Iterator[None]:
     Raises:
       InputError: one is there.
     """
-    with (directory / "state" / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{directory} is in use by another process: wait for it, or name another --out."
-            ) from error
+    refusal = f"{directory} is in use by another process: wait for it, or name another --out."
+    with lock(directory / "state" / "lock", refusal=refusal):
         yield
 
 
-def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
+@contextmanager
+def lock(path: Path, *, refusal: str) -> Iterator[IO[str]]:
+    """Holds a lock for as long as the process lives or the block lasts; gives the file, empty, for a note.
+
+    Args:
+      path: file of the lock; made if missing.
+      refusal: the sentence for a second process.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(refusal) from error
+        file.truncate(0)
+        yield file
+
+
+def stop(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Asks a process to end, and kills it and its own when `grace` seconds are over."""
     process.send_signal(signal.SIGINT)  # the script ends with what it has
     try:
         process.wait(grace)

@@ -1,0 +1,28 @@
+"""Trainings one after the other: `python scripts/train_queue.py --queue=runs/queue.json`; `--status` tells how far."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from brainseg_jax import cli
+
+QUEUE = flags.DEFINE_string("queue", None, "JSON list of jobs; see brainseg_jax/studies/queue.py.", required=True)
+STATUS = flags.DEFINE_bool("status", False, "Only tells what is done, what runs and what waits, and the hours left.")
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = dict(os.environ)  # before cli.run adds what suits this jaxlib, which a job's may not be
+
+
+def main() -> None:
+    """Runs what is not done; the same command goes on after a kill."""
+    from brainseg_jax.studies.queue import describe_queue, run_queue
+
+    path = Path(QUEUE.value).absolute()
+    if STATUS.value:
+        print(describe_queue(path, repository=REPOSITORY))
+    else:
+        run_queue(path, repository=REPOSITORY, environment=ENVIRONMENT)
+
+
+if __name__ == "__main__":
+    cli.run(main)
