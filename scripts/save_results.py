@@ -16,6 +16,7 @@ def main() -> None:
     from brainseg_jax.studies.reproduction import merge
     from brainseg_jax.studies.results import (
         devices_table,
+        peers_table,
         provenance_table,
         put_table,
         read_evaluations,
@@ -32,6 +33,7 @@ def main() -> None:
     evaluations = read_evaluations(folder)
     tables = (results_table(evaluations, link=""), provenance_table(evaluations))
     put_table(folder / "README.md", "\n\n".join(tables))
+    put_table(folder / "README.md", peers_table(folder), name="peers")
     put_table(page, results_table(evaluations, link="docs/results/"))
     put_table(page, reproduced_table(evaluations), name="reproduced")
     put_table(page, devices_table(folder), name="devices")

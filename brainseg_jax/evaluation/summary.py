@@ -63,6 +63,19 @@ def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
     }
 
 
+def pooled_dice(scores: Sequence[SliceScore]) -> float:
+    """Dice of all pixels of all slices together, in [0, 1]: large tumours count more than small ones.
+
+    Twice the shared pixels over the true and the predicted ones; the shared ones follow from each slice's Dice.
+
+    Args:
+      scores: one or more, of which one has a true or a predicted pixel.
+    """
+    total = np.array([score.tumour_pixels + score.predicted_pixels for score in scores])
+    shared = np.rint(np.array([score.dice for score in scores]) * total / 2)
+    return float(2 * shared.sum() / total.sum())
+
+
 def describe(summary: Mapping[str, Any]) -> str:
     """The main numbers of a summary in a line."""
     classes = ", ".join(f"{name} {dice:.3f}" for name, dice in summary["dice_by_class"].items() if dice is not None)

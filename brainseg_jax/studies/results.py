@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ import numpy as np
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
-from brainseg_jax.evaluation.scores import read_scores
+from brainseg_jax.evaluation.scores import SliceScore, read_scores
+from brainseg_jax.evaluation.summary import pooled_dice
 from brainseg_jax.models import MODELS
 from brainseg_jax.plots.learning_curves import learning_curves
 from brainseg_jax.plots.published_curves import CURVES, published_curves
 from brainseg_jax.published import (
+    PEER_DICE,
+    PEER_DICE_BY_CLASS,
+    PEER_FAMILIES,
+    PEER_NAME,
     PUBLISHED_BATCH,
     PUBLISHED_DICE,
     PUBLISHED_LEARNING_RATES,
@@ -239,6 +244,47 @@ def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
             )
         )
     return markdown.table(("Network", "Published Dice", "Ours, mean ± standard deviation of seeds", "By seed"), rows)
+
+
+def peers_table(results: Path) -> str:
+    """A Markdown table: the best published result of new patients, and beside it our cross-validations by families.
+
+    Each of ours has two rows: the slices at hand of the peer's test families, all of them predicted by networks that
+    never saw their family, and all slices. Dice is the mean over slices but for the last column (see `pooled_dice`).
+
+    Args:
+      results: folder of all results; of it each */per_slice_cv.csv under the protocol "family".
+    """
+    header = ("Run", "Slices (families)", "Dice", *(name.capitalize() for name in LABELS), "Missed", "Pooled Dice")
+    of_peer = [f"{PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
+    rows = [(PEER_NAME, "436 (29)", f"**{PEER_DICE:.3f}**", *of_peer, "–", "–")]
+    for name, found in read_evaluations(results).items():
+        if (found["split"], found["protocol"]) != ("cv", "family"):
+            continue
+        scores = read_scores(results / name / "per_slice_cv.csv")
+        of_peers = [score for score in scores if score.family in PEER_FAMILIES]
+        rows += [
+            _peer_row(f"[{name}]({name}), {which}", chosen)
+            for which, chosen in ((f"of these the {len(of_peers):,} at hand", of_peers), ("all slices", scores))
+            if chosen
+        ]
+    return markdown.table(header, rows)
+
+
+def _peer_row(name: str, scores: Sequence[SliceScore]) -> tuple[str, ...]:
+    dice = {label: [score.dice for score in scores if score.label == label] for label in LABELS}
+    every = np.concatenate([*dice.values()])
+    families = {score.family for score in scores}
+    by_class = (f"{np.mean(values):.3f} ({len(values):,})" if values else "–" for values in dice.values())
+    counts = f"{len(scores):,} ({len(families)})"
+    return (
+        name,
+        counts,
+        f"**{every.mean():.3f}**",
+        *by_class,
+        f"{np.mean(every == 0):.1%}",
+        f"{pooled_dice(scores):.3f}",
+    )
 
 
 def devices_table(results: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from brainseg_jax.data.dataset import Record
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
-from brainseg_jax.evaluation.summary import summarize
+from brainseg_jax.evaluation.summary import pooled_dice, summarize
 from brainseg_jax.metrics.bootstrap import bootstrap_mean
 from brainseg_jax.metrics.slice_metrics import METRICS
 
@@ -44,6 +44,21 @@ def test_a_row_by_hand():
     assert row.metrics["hd95_mm"] == pytest.approx(1.0)
     assert row.metrics["nsd_2mm"] == 1.0
     assert row.size == "over 2 %"
+
+
+def test_pooled_dice_is_that_of_all_pixels_together():
+    generator = np.random.default_rng(0)
+    true, predicted = generator.random((2, 5, 20, 20)) < np.linspace(0.02, 0.5, 5)[:, None, None]
+    rows = [
+        score_slice(Record(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", label="glioma")
+        for mask, guess in zip(true, predicted, strict=True)
+    ]
+    pooled = 2 * (true & predicted).sum() / (true.sum() + predicted.sum())
+    assert pooled_dice(rows) == pytest.approx(pooled, abs=1e-12)
+    assert pooled > np.mean([row.dice for row in rows]) + 0.05  # large ones are the better ones here
+    missed = score("glioma", 0.0, tumour_pixels=30, predicted_pixels=0)
+    found = score("glioma", 0.5, tumour_pixels=40, predicted_pixels=40)
+    assert pooled_dice([missed, found]) == pytest.approx(2 * 20 / 110)
 
 
 def test_sums_by_hand():

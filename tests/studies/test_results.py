@@ -9,7 +9,14 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import write_scores
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.studies import results
-from brainseg_jax.studies.results import RUN_FILES, draw_published_curves, is_published_recipe, save_run
+from brainseg_jax.studies.results import (
+    RUN_FILES,
+    draw_published_curves,
+    is_published_recipe,
+    peers_table,
+    save_run,
+)
+from tests.conftest import REPOSITORY
 from tests.evaluation.test_scores import score
 
 ROW = {
@@ -88,8 +95,38 @@ def test_network_and_learning_rate_choose_the_published_run(make_run, tmp_path, 
 
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(make_run, tmp_path):
     unknown = make_run(config_of(**{"optimizer.learning_rate": 3e-3}))
-    with pytest.raises(InputError, match=r"config\.json has .*optimizer\.learning_rate = 0\.003, .* no published run: name"):
+    with pytest.raises(
+        InputError, match=r"config\.json has .*optimizer\.learning_rate = 0\.003, .* no published run: name"
+    ):
         draw_published_curves(unknown, tmp_path / "a.png")
     with pytest.raises(InputError, match=r"metrics\.jsonl has no epoch yet"):
         draw_published_curves(make_run(config_of(), epochs=0, name="young"), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_the_slices_of_the_peers_families_stand_by_themselves(tmp_path):
+    rows = [
+        score("meningioma", 1.0, patient_id="101305", slice_id=1),
+        score("glioma", 0.0, patient_id="MR040240B", slice_id=2, tumour_pixels=20, predicted_pixels=40),
+        score("glioma", 0.5, patient_id="MR000001", slice_id=3),
+    ]
+    for name, protocol in (("apart", "family"), ("by_ids", "official")):
+        (tmp_path / name).mkdir()
+        write_scores(tmp_path / name / "per_slice_cv.csv", rows)
+        found = {"split": "cv", "protocol": protocol, "intervals": {}}
+        (tmp_path / name / "evaluation_cv.json").write_text(json.dumps(found))
+    lines = peers_table(tmp_path).splitlines()[2:]
+    assert "| 436 (29) | **0.774** | 0.930 | 0.662 | 0.829 | – | – |" in lines[0]
+    # Pooled: 10 shared of 10 + 10 and none of 60, then 5 of 10 + 10.
+    assert lines[1:] == [
+        "| [apart](apart), of these the 2 at hand | 2 (2) | **0.500** | 1.000 (1) | 0.000 (1) | – | 50.0% | 0.250 |",
+        "| [apart](apart), all slices | 3 (3) | **0.500** | 1.000 (1) | 0.250 (2) | – | 33.3% | 0.300 |",
+    ]
+
+
+def test_the_peers_slices_of_the_kept_cross_validation_are_counted():
+    table = peers_table(REPOSITORY / "docs" / "results")
+    (line,) = [line for line in table.splitlines() if "unet_strong_64_family_cv), of these the 399 at hand" in line]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[2] == "399 (25)"
+    assert [cell[-5:] for cell in cells[4:7]] == [" (70)", "(198)", "(131)"]
