@@ -15,7 +15,7 @@ from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, SliceLoader, StreamingLoader, epoch_batches
 from brainseg_jax.data.packing import Slices, pack, unpack
 from brainseg_jax.models import MODELS, create_model
-from brainseg_jax.published import START_FILTERS
+from brainseg_jax.published import PUBLISHED_START_FILTERS
 from brainseg_jax.training.losses import create_loss
 from brainseg_jax.training.setup import setup_training
 from brainseg_jax.training.step import run_epoch
@@ -208,7 +208,7 @@ def write_checks(found: Mapping[str, Any], folder: Path) -> None:
 def _config(network: str, sizes: Sizes, dtype: str) -> ml_collections.ConfigDict:
     config = get_config()
     config.model = ml_collections.ConfigDict({"name": network, "dtype": dtype})
-    config.model.start_filters = sizes.start_filters or START_FILTERS[network]
+    config.model.start_filters = sizes.start_filters or PUBLISHED_START_FILTERS[network]
     config.data.image_size = sizes.image_size
     config.train.batch_size = sizes.batch_size
     return config

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.data.augmentation import BIAS_KNOTS, ELASTIC_KNOTS, Augmentation, augment
-from configs import default
 
-NOTHING = Augmentation(**default.get_config().augmentation)
+NOTHING = Augmentation(**get_config().augmentation)
 
 
 def changed(pictures, **strengths):

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
+from brainseg_jax.published import PUBLISHED_BATCH, PUBLISHED_START_FILTERS
 from brainseg_jax.studies.benchmark import convolutions, ours, torch_sides
 from brainseg_jax.studies.benchmark.case import Case
 from brainseg_jax.studies.benchmark.timing import Side, Speed, measure_in_turns
 from brainseg_jax.utils.provenance import describe_environment
-from configs import linknet, unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,11 @@ class Plan:
     torch_compile: bool = True
 
 
-PUBLISHED = {"unet": 16, "linknet": 64}
 PLANS = {
-    "cpu": Plan(PUBLISHED, 128, 5, 0.5, 30, (1, 2, 4), (256,), (64,), 24),
-    "gpu": Plan(PUBLISHED, 512, 7, 0.5, 40, (1, 2, 4, 8, 16), (128, 256, 512, 768), (256, 1024, 3064), 200),
+    "cpu": Plan(PUBLISHED_START_FILTERS, 128, 5, 0.5, 30, (1, 2, 4), (256,), (64,), 24),
+    "gpu": Plan(
+        PUBLISHED_START_FILTERS, 512, 7, 0.5, 40, (1, 2, 4, 8, 16), (128, 256, 512, 768), (256, 1024, 3064), 200
+    ),
     "tiny": Plan({"unet": 2, "linknet": 2}, 64, 2, 0.01, 0, (1,), (64,), (16,), 3, torch_compile=False),
 }
 
@@ -164,13 +165,12 @@ def _parts(
 
 
 def _recipe(model: str, plan: Plan, on_gpu: bool) -> Case:
-    config = {"unet": unet, "linknet": linknet}[model].get_config()
     return Case(
         model=model,
         start_filters=plan.start_filters[model],
         mode="train",
         image_size=plan.image_size,
-        batch_size=config.train.batch_size,
+        batch_size=PUBLISHED_BATCH[model],
         dtype="bfloat16" if on_gpu else "float32",
         steps=20 if on_gpu else 1,
     )
