@@ -40,14 +40,14 @@ def draw_gallery(dataset: Any, path: Path) -> None:
     from brainseg_jax.data.preprocessing import scale_image
     from brainseg_jax.plots.segmentations import slice_gallery
 
-    table = dataset.table
+    metadata = dataset.metadata
     chosen: list[tuple[int, str]] = []
     for label, name in enumerate(LABELS, start=1):
         patients = list(
-            dict.fromkeys(p for p, found in zip(table.patient_ids, table.labels, strict=True) if found == label)
+            dict.fromkeys(p for p, found in zip(metadata.patient_ids, metadata.labels, strict=True) if found == label)
         )
         for patient in patients[:4]:
-            slice_ids = [int(i) for i, p in zip(table.slice_ids, table.patient_ids, strict=True) if p == patient]
+            slice_ids = [int(i) for i, p in zip(metadata.slice_ids, metadata.patient_ids, strict=True) if p == patient]
             chosen.append((slice_ids[len(slice_ids) // 3], name))
     records = list(dataset.read([slice_id for slice_id, _ in chosen]))
     slice_gallery(
@@ -84,7 +84,7 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
     order = np.argsort(next(iter(dice.values())))
     rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]
     records = list(dataset.read([members[row] for row in rows]))
-    labels = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.labels.tolist(), strict=True))
+    labels = dict(zip(dataset.metadata.slice_ids.tolist(), dataset.metadata.labels.tolist(), strict=True))
     prediction_comparison(
         [scale_image(record.image) for record in records],
         [record.mask for record in records],

@@ -21,7 +21,7 @@ POSTPROCESSING = cli.define_postprocessing_flags()
 
 def main() -> None:
     """Evaluates and prints the scores."""
-    from brainseg_jax.data import splits
+    from brainseg_jax.data.splits import SPLITS
     from brainseg_jax.evaluation import evaluate
     from brainseg_jax.evaluation.summary import describe
 
@@ -39,10 +39,10 @@ def main() -> None:
     else:
         if not OUTPUT.value:
             raise InputError("--output is missing: name a folder for what the ensemble of several --workdir leaves.")
-        if split not in splits.PARTS or DATA_DIR.value:
+        if split not in SPLITS or DATA_DIR.value:
             raise InputError(
                 f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "
-                f"dataset; set --split to one of {', '.join(splits.PARTS)} and leave --data_dir out."
+                f"dataset; set --split to one of {', '.join(SPLITS)} and leave --data_dir out."
             )
         if given := [name for name, value in POSTPROCESSING().items() if value is not None]:
             raise InputError(f"--{given[0]} is for a single run: an ensemble tunes its own; leave it out.")

@@ -44,7 +44,7 @@ def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
     """Builds from a folder and prints what came out."""
     from brainseg_jax.data.dataset import Dataset
     from brainseg_jax.data.figshare_brain_tumor import archives, prepare
-    from brainseg_jax.data.metadata import compare_with_published, describe_table
+    from brainseg_jax.data.metadata import compare_with_published, describe_metadata
 
     source = archives.find_source(manual_dir)
     if config == "figshare" and source.changed_files:
@@ -55,10 +55,10 @@ def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
     folder = prepare.build_dataset(
         source, manual_dir=manual_dir, data_dir=data_dir, config=config, overwrite=OVERWRITE.value
     )
-    table = Dataset(str(data_dir), config=config).table
-    print(f"The dataset is in {folder}.\n{describe_table(table)}")
+    metadata = Dataset(str(data_dir), config=config).metadata
+    print(f"The dataset is in {folder}.\n{describe_metadata(metadata)}")
     if config == "figshare":
-        print(compare_with_published(table))
+        print(compare_with_published(metadata))
 
 
 if __name__ == "__main__":

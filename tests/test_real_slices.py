@@ -7,12 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from brainseg_jax.data.dataset_info import LABELS
 from PIL import Image
 
-from brainseg_jax.data import splits
 from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.figshare_brain_tumor import Builder
+from brainseg_jax.data.splits import make_splits, overlaps
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ def test_every_fold_holds_its_slices_bit_for_bit_and_upright(prepared, listed, f
 
 
 def test_real_families_stay_together_and_official_folds_part_them(prepared):
-    table = Dataset(str(prepared[0]), config="figshare").table
+    metadata = Dataset(str(prepared[0]), config="figshare").metadata
     options = {"seed": 0, "validation_share": 0.15}
     crossing = set()
     for fold in range(1, 6):
-        family = splits.make_splits(table, protocol="family", fold=fold, **options)
-        assert not any(splits.overlaps(table, family)["families"].values())
-        official = splits.overlaps(table, splits.make_splits(table, protocol="official", fold=fold, **options))
+        family = make_splits(metadata, protocol="family", fold=fold, **options)
+        assert not any(overlaps(metadata, family)["families"].values())
+        official = overlaps(metadata, make_splits(metadata, protocol="official", fold=fold, **options))
         assert not any(official["patient_ids"].values())
         crossing |= {name for shared in official["families"].values() for name in shared}
     assert crossing  # ids of one family in several official folds: why the family protocol is there

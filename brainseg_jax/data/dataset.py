@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from brainseg_jax.data.figshare_brain_tumor import Builder
-from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.errors import InputError
 
 
-class Record(NamedTuple):
+class Sample(NamedTuple):
     """One slice as the dataset has it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Dataset:
         ]
         rows.sort(key=lambda row: row[0])
         slice_ids, patient_ids, labels, folds, splits, indices = zip(*rows, strict=True)
-        self.table = SliceTable(
+        self.metadata = SliceMetadata(
             np.array(slice_ids),
             tuple(name.decode() if isinstance(name, bytes) else name for name in patient_ids),
             np.array(labels),
@@ -88,7 +88,7 @@ class Dataset:
         """Opens the dataset that `config.data` names; see `__init__`."""
         return cls(settings.data_dir, config=settings.dataset)
 
-    def read(self, slice_ids: Iterable[int]) -> Iterator[Record]:
+    def read(self, slice_ids: Iterable[int]) -> Iterator[Sample]:
         """Reads slices in the order of their ids given.
 
         Raises:
@@ -101,4 +101,4 @@ class Dataset:
                 )
             split, index = self._places[int(slice_id)]
             row = self._sources[split][index]
-            yield Record(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))
+            yield Sample(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))

@@ -17,7 +17,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from brainseg_jax.data.packing import Slices
+from brainseg_jax.data.packing import PackedSlices
 from brainseg_jax.utils.sharding import batch_sharding, part_of_process, replicated, shard, shard_local
 
 CACHES = ("auto", "device", "stream")
@@ -35,7 +35,7 @@ class StepBatches(NamedTuple):
       rows: (K, B) int32, which of all slices; None where the load has its own.
     """
 
-    slices: Slices
+    slices: PackedSlices
     rows: Array | None
 
 
@@ -52,11 +52,11 @@ class SliceLoader(Protocol):
 class DeviceLoader:
     """All slices in the memory of every device: nothing but row numbers travels during an epoch."""
 
-    def __init__(self, slices: Slices, mesh: Mesh) -> None:
+    def __init__(self, slices: PackedSlices, mesh: Mesh) -> None:
         """Sends the slices."""
         self._mesh, self._count = mesh, len(slices.images)
         filled = jax.tree.map(lambda leaf: _fill_up(leaf, round_up(self._count)), slices)
-        self._slices: Slices = shard(filled, replicated(mesh))
+        self._slices: PackedSlices = shard(filled, replicated(mesh))
 
     def __len__(self) -> int:  # noqa: D105
         return self._count
@@ -70,7 +70,7 @@ class DeviceLoader:
 class StreamingLoader:
     """Slices in the host's memory or on its disk; each process sends the part of a batch that its devices work on."""
 
-    def __init__(self, slices: Slices, mesh: Mesh) -> None:
+    def __init__(self, slices: PackedSlices, mesh: Mesh) -> None:
         """Keeps the slices where they are."""
         self._mesh, self._slices = mesh, slices
 
@@ -96,7 +96,7 @@ class StreamingLoader:
         yield from ahead
 
 
-def make_loaders(parts: Sequence[Slices], mesh: Mesh, *, cache: str) -> list[SliceLoader]:
+def make_loaders(parts: Sequence[PackedSlices], mesh: Mesh, *, cache: str) -> list[SliceLoader]:
     """Chooses where the slices wait: all in one way, and all processes alike.
 
     Args:

@@ -9,7 +9,7 @@ from brainseg_jax.data.dataset_info import LABELS, PUBLISHED_IDS, PUBLISHED_SLIC
 
 
 @dataclass(frozen=True)
-class SliceTable:
+class SliceMetadata:
     """A row a slice; N slices by ascending id.
 
     Attributes:
@@ -30,27 +30,27 @@ class SliceTable:
         return tuple(family_of(patient_id) for patient_id in self.patient_ids)
 
 
-def describe_table(table: SliceTable) -> str:
+def describe_metadata(metadata: SliceMetadata) -> str:
     """Slices, classes, ids and families by fold, a line each."""
 
     def row(name: str, rows: Sequence[int]) -> str:
-        labels = [int(table.labels[index]) for index in rows]
-        ids = {table.patient_ids[index] for index in rows}
+        labels = [int(metadata.labels[index]) for index in rows]
+        ids = {metadata.patient_ids[index] for index in rows}
         counts = [len(rows), *(labels.count(label) for label in (1, 2, 3)), len(ids), len(set(map(family_of, ids)))]
         return f"{name:>6}" + "".join(f"{count:>12d}" for count in counts)
 
     lines = [f"{'fold':>6}" + "".join(f"{name:>12}" for name in ("slices", *LABELS, "ids", "families"))]
     for fold in range(1, 6):
-        lines.append(row(str(fold), [index for index, of_slice in enumerate(table.folds) if of_slice == fold]))
-    lines.append(row("all", range(len(table.labels))))
+        lines.append(row(str(fold), [index for index, of_slice in enumerate(metadata.folds) if of_slice == fold]))
+    lines.append(row("all", range(len(metadata.labels))))
     return "\n".join(lines)
 
 
-def compare_with_published(table: SliceTable) -> str:
+def compare_with_published(metadata: SliceMetadata) -> str:
     """One line: how the slices differ from what figshare publishes."""
-    counts = {name: int((table.labels == label).sum()) for label, name in enumerate(LABELS, start=1)}
+    counts = {name: int((metadata.labels == label).sum()) for label, name in enumerate(LABELS, start=1)}
     total, published = sum(counts.values()), sum(PUBLISHED_SLICES.values())
-    ids = len(set(table.patient_ids))
+    ids = len(set(metadata.patient_ids))
     if counts == PUBLISHED_SLICES and ids == PUBLISHED_IDS:
         return f"This is the whole dataset as published: {published} slices of {PUBLISHED_IDS} ids."
     differences = ", ".join(f"{name} {counts[name] - PUBLISHED_SLICES[name]:+d}" for name in LABELS)

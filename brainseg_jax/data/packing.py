@@ -18,7 +18,7 @@ from brainseg_jax.errors import InputError
 PICTURE_LEVELS = 65535
 
 
-class Slices(NamedTuple):
+class PackedSlices(NamedTuple):
     """Slices at the network's resolution, packed: 2 bytes and a bit a pixel. NumPy arrays or JAX's.
 
     Attributes:
@@ -35,7 +35,7 @@ class Slices(NamedTuple):
         return self.images.nbytes + self.masks.nbytes
 
 
-def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, percentile: float = 0.0) -> Slices:
+def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, percentile: float = 0.0) -> PackedSlices:
     """Reads slices at the network's resolution.
 
     Args:
@@ -52,7 +52,7 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, per
       InputError: TMPDIR is full.
     """
     shape = (len(slice_ids), image_size, image_size)
-    slices = Slices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
+    slices = PackedSlices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
     for row, record in enumerate(dataset.read(slice_ids)):
         picture = resize_to_model(scale_image(record.image, percentile=percentile), size=image_size)
         mask = resize_to_model(record.mask, size=image_size) >= 0.5
@@ -60,12 +60,12 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, per
     return slices
 
 
-def pack(picture: np.ndarray, mask: np.ndarray) -> Slices:
-    """Pictures (..., S, S) float32 in [0, 1] and masks of the same shape, bool, in the form of `Slices`."""
-    return Slices(np.rint(picture.clip(0, 1) * PICTURE_LEVELS).astype(np.uint16), np.packbits(mask, axis=-1))
+def pack(picture: np.ndarray, mask: np.ndarray) -> PackedSlices:
+    """Pictures (..., S, S) float32 in [0, 1] and masks of the same shape, bool, in the form of `PackedSlices`."""
+    return PackedSlices(np.rint(picture.clip(0, 1) * PICTURE_LEVELS).astype(np.uint16), np.packbits(mask, axis=-1))
 
 
-def unpack(slices: Slices) -> tuple[Array, Array]:
+def unpack(slices: PackedSlices) -> tuple[Array, Array]:
     """Undoes `pack` on the device: (B, S, S) slices to pictures in [0, 1] and masks 0 or 1, (B, S, S, 1) float32."""
     images = slices.images.astype(jnp.float32) / PICTURE_LEVELS
     masks = jnp.unpackbits(slices.masks, axis=-1).astype(jnp.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg_jax.data.dataset import Dataset, Record
+from brainseg_jax.data.dataset import Dataset, Sample
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
@@ -130,7 +130,7 @@ def draw_most_different(
     )
 
 
-def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Record, np.ndarray]]:
+def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Sample, np.ndarray]]:
     """The record and the mask of each slice, by the run that was scored on it."""
     runs = sorted(directory.glob("fold_*")) or [directory]
     result = {}

@@ -9,10 +9,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from brainseg_jax.data import splits
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.preprocessing import scale_image
+from brainseg_jax.data.splits import SPLITS, has_folds
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
@@ -58,15 +58,15 @@ def evaluate(
     Raises:
       InputError: no run, no dataset, an unknown split, or a split other than "all" of another dataset.
     """
-    if split not in (*splits.PARTS, "all"):
-        raise InputError(f"--split is {split!r}: set it to one of {', '.join(splits.PARTS)}, all.")
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
     if data_dir and split != "all":
         raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
     predictor = Predictor.from_workdir(
         directory, threshold=threshold, min_component_fraction=min_component_fraction, tta_flip=tta_flip
     )
     dataset = _open(predictor.config, data_dir)
-    slice_ids = dataset.table.slice_ids if split == "all" else np.array(read_splits(directory)[split])
+    slice_ids = dataset.metadata.slice_ids if split == "all" else np.array(read_splits(directory)[split])
     about = {
         "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
         "checkpoint_epoch": predictor.epoch,
@@ -128,16 +128,16 @@ def score_slices(segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray) 
     Raises:
       InputError: the dataset has no slice of an id.
     """
-    table = dataset.table
+    metadata = dataset.metadata
     scores, calibration = [], Calibration.empty()
     for record, probabilities in predict_slices(segmenter, dataset, slice_ids):
-        row = int(np.searchsorted(table.slice_ids, record.slice_id))
+        row = int(np.searchsorted(metadata.slice_ids, record.slice_id))
         scores.append(
             score_slice(
                 record,
                 segmenter.postprocessing.mask(probabilities),
-                patient_id=table.patient_ids[row],
-                label=LABELS[int(table.labels[row]) - 1],
+                patient_id=metadata.patient_ids[row],
+                label=LABELS[int(metadata.labels[row]) - 1],
             )
         )
         calibration = calibration.add(probabilities, record.mask)
@@ -148,7 +148,7 @@ def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The settings of a run by which its results are told apart."""
     return {
         "protocol": config.split.protocol,
-        "fold": config.split.fold if splits.has_folds(config.split.protocol) else None,
+        "fold": config.split.fold if has_folds(config.split.protocol) else None,
         "seed": config.seed,
         "network": config.model.name,
         "start_filters": config.model.start_filters,
@@ -227,12 +227,12 @@ def evaluate_ensemble(
       InputError: see `Ensemble`.
     """
     first = directories[0]
-    parts = read_splits(first)
+    splits = read_splits(first)
     ensemble = Ensemble.from_workdirs(directories)
     config = ensemble.config
     dataset = Dataset.from_config(config.data)
     if config.evaluation.tune_postprocessing:
-        validation = predict_slices(ensemble, dataset, np.array(parts["validation"]))
+        validation = predict_slices(ensemble, dataset, np.array(splits["validation"]))
         ensemble.postprocessing, _ = tune_postprocessing(
             (probabilities, record.mask) for record, probabilities in validation
         )
@@ -247,5 +247,5 @@ def evaluate_ensemble(
     write_json(output / "members.json", members)
     for name in ("config.json", "splits.json"):
         write_json(output / name, json.loads((first / name).read_text()))
-    slice_ids = np.array(parts[split])
+    slice_ids = np.array(splits[split])
     return score_and_write(ensemble, dataset, slice_ids, about, split, output, examples=examples)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainseg_jax.data.dataset import Record
+from brainseg_jax.data.dataset import Sample
 from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.metrics.slice_metrics import METRICS, MaskPair
@@ -60,7 +60,7 @@ class SliceScore:
 COLUMNS = {field.name: field.type for field in dataclasses.fields(SliceScore) if field.name != "metrics"}
 
 
-def score_slice(record: Record, predicted_mask: np.ndarray, *, patient_id: str, label: str) -> SliceScore:
+def score_slice(record: Sample, predicted_mask: np.ndarray, *, patient_id: str, label: str) -> SliceScore:
     """Compares a predicted mask, (H, W) bool, with the slice's own."""
     pair = MaskPair(predicted_mask, record.mask.astype(bool), record.spacing_mm)
     return SliceScore(

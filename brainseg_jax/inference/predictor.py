@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from brainseg_jax.data.dataset import Dataset, Record
+from brainseg_jax.data.dataset import Dataset, Sample
 from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original, scale_image
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing, read_postprocessing
@@ -230,7 +230,7 @@ def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tup
 
 def predict_slices(
     segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray
-) -> Iterator[tuple[Record, np.ndarray]]:
+) -> Iterator[tuple[Sample, np.ndarray]]:
     """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
     records = dataset.read(slice_ids)
     while batch := list(itertools.islice(records, BATCH_SIZE)):

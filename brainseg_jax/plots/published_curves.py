@@ -14,9 +14,9 @@ from brainseg_jax.plots.style import INK, LINE, from_top, save_figure, write_lin
 
 Curves = Mapping[str, Sequence[float]]
 
-PARTS = {"train": "training", "validation": "validation"}
+SPLITS = {"train": "training", "validation": "validation"}
 QUANTITIES = {"loss": "Loss, log scale", "dice": "Dice"}
-CURVES = tuple(f"{part}_{quantity}" for part in PARTS for quantity in QUANTITIES)
+CURVES = tuple(f"{part}_{quantity}" for part in SPLITS for quantity in QUANTITIES)
 # The hues of learning_curves.py for ours, the same two, greyer, for theirs.
 _COLORS = {
     ("ours", "train"): "#0072B2",
@@ -68,7 +68,7 @@ def published_curves(ours: Curves, published: Curves, path: Path, *, title: str,
         axes.set_xlim(0, 1 + max(len(curves["validation_loss"]) for curves in runs.values()))
         _style(axes, quantity)
     handles = [
-        handle for part in PARTS for handle in (_key(whose, part, runs[whose]) for whose in ("ours", "published"))
+        handle for part in SPLITS for handle in (_key(whose, part, runs[whose]) for whose in ("ours", "published"))
     ]
     handles += [
         Line2D([], [], linestyle="", color=_RING_COLORS[whose], label=f"{whose}: best epoch, {best[whose]}", **_RING)
@@ -99,7 +99,7 @@ def _best_epoch(curves: Curves) -> int:
 
 
 def _draw_run(axes: Axes, whose: str, curves: Curves, quantity: str, best: int) -> None:
-    for part in PARTS:
+    for part in SPLITS:
         if values := curves.get(f"{part}_{quantity}"):
             marker = "o" if len(values) <= 5 else ""
             epochs = range(1, len(values) + 1)
@@ -111,8 +111,8 @@ def _draw_run(axes: Axes, whose: str, curves: Curves, quantity: str, best: int) 
 def _key(whose: str, part: str, curves: Curves) -> Line2D:
     """The legend's entry of a curve; it says so where the curve is not known."""
     if curves.get(f"{part}_loss"):
-        return Line2D([], [], color=_COLORS[whose, part], label=f"{whose}: {PARTS[part]}", **_LINES[whose])
-    return Line2D([], [], linestyle="", label=f"{whose}: {PARTS[part]} not known")
+        return Line2D([], [], color=_COLORS[whose, part], label=f"{whose}: {SPLITS[part]}", **_LINES[whose])
+    return Line2D([], [], linestyle="", label=f"{whose}: {SPLITS[part]} not known")
 
 
 def _style(axes: Axes, quantity: str) -> None:

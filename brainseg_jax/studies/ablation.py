@@ -98,7 +98,7 @@ def choice_across_halves(directory: Path) -> tuple[float, float]:
     config = predictor.config
     dataset = Dataset.from_config(config.data)
     slice_ids = np.array(read_splits(directory)["validation"])
-    families = np.array(dataset.table.families)[np.searchsorted(dataset.table.slice_ids, slice_ids)]
+    families = np.array(dataset.metadata.families)[np.searchsorted(dataset.metadata.slice_ids, slice_ids)]
     in_first = np.isin(families, np.unique(families)[::2])
     pairs = [(found, record.mask) for record, found in predict_slices(predictor, dataset, slice_ids)]
     halves = [[pair for pair, chosen in zip(pairs, in_first == half, strict=True) if chosen] for half in (True, False)]

@@ -10,10 +10,10 @@ import ml_collections
 import numpy as np
 
 from brainseg_jax.config import flatten
-from brainseg_jax.data import splits
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import FOLDS
-from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.data.metadata import SliceMetadata
+from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.evaluate import describe_scored_run, evaluate, write_evaluation
 from brainseg_jax.evaluation.scores import read_scores
@@ -52,17 +52,17 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
       What evaluation_cv.json holds.
 
     Raises:
-      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two parts, a start from
+      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two splits, a start from
         a run that knows a fold's patients, or a directory with another run or with folds of another config.
     """
     configs = {fold: _of_fold(config, fold) for fold in FOLDS}
-    table = Dataset.from_config(config.data).table
+    metadata = Dataset.from_config(config.data).metadata
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
-    for fold, parts in check_folds(table, config).items():  # before hours of training
-        check_resumable(directory / f"fold_{fold}", configs[fold], parts)
+    for fold, splits in check_folds(metadata, config).items():  # before hours of training
+        check_resumable(directory / f"fold_{fold}", configs[fold], splits)
         if config.train.init_from:
-            check_no_leakage(Path(config.train.init_from), config, parts, table)
+            check_no_leakage(Path(config.train.init_from), config, splits, metadata)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", json.loads(config.to_json()))
     for fold, of_fold in configs.items():
@@ -80,27 +80,27 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
     return join_folds(directory)
 
 
-def check_folds(table: SliceTable, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
+def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
     """The parts of every fold.
 
     Raises:
-      InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two parts of a fold, or a
-        slice that would not be in exactly one test part.
+      InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two splits of a fold, or a
+        slice that would not be in exactly one test split.
     """
     if config.split.protocol not in PROTOCOLS:
         raise InputError(
             f"config.split.protocol is {config.split.protocol!r}: cross-validation needs folds that keep patients "
             f"apart; set it to one of {', '.join(PROTOCOLS)}."
         )
-    parts = {fold: splits.make_splits(table, **_of_fold(config, fold).split) for fold in FOLDS}
-    tested = Counter(int(slice_id) for of_fold in parts.values() for slice_id in of_fold["test"])
-    for slice_id in table.slice_ids.tolist():
+    splits = {fold: make_splits(metadata, **_of_fold(config, fold).split) for fold in FOLDS}
+    tested = Counter(int(slice_id) for of_fold in splits.values() for slice_id in of_fold["test"])
+    for slice_id in metadata.slice_ids.tolist():
         if tested[slice_id] != 1:
             raise InputError(
                 f"Slice {slice_id} would be tested {tested[slice_id]} times: its fold is none of "
                 f"{', '.join(map(str, FOLDS))}; prepare the dataset with its own cvind.mat."
             )
-    return parts
+    return splits
 
 
 def join_folds(directory: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, SliceLoader, StreamingLoader, epoch_batches
-from brainseg_jax.data.packing import Slices, pack, unpack
+from brainseg_jax.data.packing import PackedSlices, pack, unpack
 from brainseg_jax.models import MODELS, create_model
 from brainseg_jax.published import PUBLISHED_START_FILTERS
 from brainseg_jax.training.losses import create_loss
@@ -153,7 +153,7 @@ def first_steps(
     sizes: Sizes,
     mesh: Mesh,
     *,
-    loader_class: Callable[[Slices, Mesh], SliceLoader] = DeviceLoader,
+    loader_class: Callable[[PackedSlices, Mesh], SliceLoader] = DeviceLoader,
     precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Trains for a few steps by the code that train.py runs, compiled anew.
@@ -214,7 +214,7 @@ def _config(network: str, sizes: Sizes, dtype: str) -> ml_collections.ConfigDict
     return config
 
 
-def _noise(sizes: Sizes) -> Slices:
+def _noise(sizes: Sizes) -> PackedSlices:
     shape = (sizes.batch_size * sizes.steps, sizes.image_size, sizes.image_size)
     images = np.random.default_rng(0).random(shape, np.float32)
     return pack(images, images > 0.9)

@@ -12,10 +12,10 @@ import psutil
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from brainseg_jax.data import splits
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.loaders import SliceLoader, choose_steps_per_call, epoch_batches, make_loaders
 from brainseg_jax.data.packing import load_slices
+from brainseg_jax.data.splits import describe_splits, make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import tune_postprocessing, write_postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices, restore_variables
@@ -52,22 +52,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     model = create_model(config.model)
     check_ranges(config, stride=model.stride)
     dataset = Dataset.from_config(config.data)
-    parts = splits.make_splits(dataset.table, **config.split)
-    if parts["train"].size < config.train.batch_size:
+    splits = make_splits(dataset.metadata, **config.split)
+    if splits["train"].size < config.train.batch_size:
         raise InputError(
-            f"config.train.batch_size is {config.train.batch_size}, more than the {parts['train'].size} slices to "
+            f"config.train.batch_size is {config.train.batch_size}, more than the {splits['train'].size} slices to "
             "train on: lower it."
         )
     starts_anew = not (directory / "checkpoints").is_dir()
     init_from = Path(config.train.init_from) if config.train.init_from and starts_anew else None
     if init_from:
-        check_no_leakage(init_from, config, parts, dataset.table)
-    training = setup_training(config, steps_per_epoch=parts["train"].size // config.train.batch_size)
+        check_no_leakage(init_from, config, splits, dataset.metadata)
+    training = setup_training(config, steps_per_epoch=splits["train"].size // config.train.batch_size)
     mesh, state = training.mesh, training.state
-    check_resumable(directory, config, parts)  # by every process, so that all of them end
+    check_resumable(directory, config, splits)  # by every process, so that all of them end
     if is_primary():
-        print(f"Protocol {config.split.protocol!r}:\n{splits.describe_splits(dataset.table, parts)}")
-        start_run(directory, config, dataset.table, parts, describe_environment(devices=mesh.size))
+        print(f"Protocol {config.split.protocol!r}:\n{describe_splits(dataset.metadata, splits)}")
+        start_run(directory, config, dataset.metadata, splits, describe_environment(devices=mesh.size))
     if init_from:
         variables, _ = restore_variables(init_from, read_config(init_from))
         state = shard(with_variables(state, variables), replicated(mesh))
@@ -83,11 +83,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 [
                     load_slices(
                         dataset,
-                        parts[part],
+                        splits[split],
                         image_size=config.data.image_size,
                         percentile=config.data.intensity_percentile,
                     )
-                    for part in ("train", "validation")
+                    for split in ("train", "validation")
                 ],
                 mesh,
                 cache=config.data.cache,
@@ -131,7 +131,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
     if config.evaluation.tune_postprocessing:
-        _tune_postprocessing(directory, dataset, parts["validation"])
+        _tune_postprocessing(directory, dataset, splits["validation"])
 
 
 def _tune_postprocessing(directory: Path, dataset: Dataset, validation_ids: np.ndarray) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from brainseg_jax.data import splits
 from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.data.loaders import CACHES
-from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.data.metadata import SliceMetadata
+from brainseg_jax.data.splits import MUST_NOT_SHARE, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
@@ -53,7 +53,7 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
 
 
 def check_no_leakage(
-    start: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray], table: SliceTable
+    start: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], metadata: SliceMetadata
 ) -> None:
     """Refuses to start from a run that was taught, or whose epoch was chosen, by whom this one validates or tests.
 
@@ -62,8 +62,8 @@ def check_no_leakage(
     Args:
       start: workdir of the other run.
       config: of this run.
-      parts: the slice ids of each part of this run.
-      table: this run's dataset.
+      splits: the slice ids of each split of this run.
+      metadata: this run's dataset.
 
     Raises:
       InputError: it was, or it is a run of another network.
@@ -77,8 +77,8 @@ def check_no_leakage(
             )
     if other.data.dataset == config.data.dataset:
         slices, patients = read_splits(start), read_patients(start)
-        for part, teaching in (("validation", ("train",)), ("test", ("train", "validation"))):
-            mine = _identities(config.split.protocol, parts[part].tolist(), splits.patients_of(table, parts[part]))
+        for split, teaching in (("validation", ("train",)), ("test", ("train", "validation"))):
+            mine = _identities(config.split.protocol, splits[split].tolist(), patients_of(metadata, splits[split]))
             seen = _identities(
                 config.split.protocol,
                 [slice_id for name in teaching for slice_id in slices[name]],
@@ -87,16 +87,16 @@ def check_no_leakage(
             if shared := sorted(mine & seen):
                 raise InputError(
                     f"config.train.init_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
-                    f"run's {part} part: start from a run of the same protocol and fold."
+                    f"run's {split} part: start from a run of the same protocol and fold."
                 )
     if other.train.init_from:
-        check_no_leakage(Path(other.train.init_from), config, parts, table)
+        check_no_leakage(Path(other.train.init_from), config, splits, metadata)
 
 
 def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
-    """What two parts must not share under a protocol."""
+    """What two splits must not share under a protocol."""
     patient_ids = list(patient_ids)
-    kinds = splits.MUST_NOT_SHARE[protocol]
+    kinds = MUST_NOT_SHARE[protocol]
     result = {f"slice {slice_id}" for slice_id in slice_ids}
     if "patient_ids" in kinds:
         result |= {f"patient {patient_id}" for patient_id in patient_ids}

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.data.augmentation import Augmentation, augment
 from brainseg_jax.data.loaders import SliceLoader, StepBatches, choose_steps_per_call, padded_batches, scan_batches
-from brainseg_jax.data.packing import Slices, unpack
+from brainseg_jax.data.packing import PackedSlices, unpack
 from brainseg_jax.metrics import overlap
 from brainseg_jax.training.losses import LossFunction
 from brainseg_jax.training.optimizer import OptimizerSpec
@@ -58,7 +58,7 @@ def make_train_step(
       follows from `state.key_data` and `state.step` alone.
     """
 
-    def step(state: TrainState, slices: Slices) -> tuple[TrainState, BatchMetrics]:
+    def step(state: TrainState, slices: PackedSlices) -> tuple[TrainState, BatchMetrics]:
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         augmentation_key, dropout_key = jax.random.split(step_key)
         images, masks = augment(augmentation_key, *unpack(slices), augmentation=augmentation)
@@ -93,7 +93,7 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
       `evaluation_step(state, load, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
     """
 
-    def step(state: TrainState, slices: Slices, weights: Array) -> tuple[TrainState, BatchMetrics]:
+    def step(state: TrainState, slices: PackedSlices, weights: Array) -> tuple[TrainState, BatchMetrics]:
         images, masks = unpack(slices)
         logits: Any = model.apply(state.variables, images, train=False)
         dice = overlap.dice(overlap.count_overlap(logits > 0, masks))

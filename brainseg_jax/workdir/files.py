@@ -9,20 +9,20 @@ import ml_collections
 import numpy as np
 
 from brainseg_jax.config import flatten, get_config
-from brainseg_jax.data import splits
-from brainseg_jax.data.metadata import SliceTable
+from brainseg_jax.data.metadata import SliceMetadata
+from brainseg_jax.data.splits import has_folds, overlaps, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import MODELS
 from brainseg_jax.utils.files import read_json, write_json, write_text
 
 
-def check_resumable(directory: Path, config: ml_collections.ConfigDict, parts: Mapping[str, np.ndarray]) -> None:
+def check_resumable(directory: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray]) -> None:
     """Reads what is in a workdir and changes nothing.
 
     Args:
       directory: the workdir.
       config: the configuration of the run that is to start or go on there.
-      parts: the slice ids of each part.
+      splits: the slice ids of each split.
 
     Raises:
       InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
@@ -30,7 +30,7 @@ def check_resumable(directory: Path, config: ml_collections.ConfigDict, parts: M
     if not (directory / "config.json").exists():
         return
     _require_same_config(directory, json.loads(config.to_json()))
-    if read_splits(directory) != _members(parts):
+    if read_splits(directory) != _members(splits):
         raise InputError(
             f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
             "or the --config.data.data_dir that the run was started with."
@@ -40,8 +40,8 @@ def check_resumable(directory: Path, config: ml_collections.ConfigDict, parts: M
 def start_run(
     directory: Path,
     config: ml_collections.ConfigDict,
-    table: SliceTable,
-    parts: Mapping[str, np.ndarray],
+    metadata: SliceMetadata,
+    splits: Mapping[str, np.ndarray],
     environment: Mapping[str, Any],
 ) -> None:
     """Writes config.json and, where they are not there yet, environment.json and splits.json.
@@ -49,19 +49,19 @@ def start_run(
     Args:
       directory: the workdir; made if missing.
       config: the run's configuration.
-      table: the dataset's slices.
-      parts: the slice ids of each part.
+      metadata: the dataset's slices.
+      splits: the slice ids of each split.
       environment: see `environment.describe_environment`.
 
     Raises:
       InputError: see `check_resumable`.
     """
-    check_resumable(directory, config, parts)
+    check_resumable(directory, config, splits)
     if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        patients = {part: splits.patients_of(table, slice_ids) for part, slice_ids in parts.items()}
-        overlaps = splits.overlaps(table, parts)
-        write_json(directory / "splits.json", {"parts": _members(parts), "patient_ids": patients, "overlaps": overlaps})
+        patients = {split: patients_of(metadata, slice_ids) for split, slice_ids in splits.items()}
+        shared = overlaps(metadata, splits)
+        write_json(directory / "splits.json", {"splits": _members(splits), "patient_ids": patients, "overlaps": shared})
         write_json(directory / "environment.json", environment)
     write_json(directory / "config.json", json.loads(config.to_json()))
 
@@ -88,16 +88,16 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
 
 
 def read_splits(directory: Path) -> dict[str, list[int]]:
-    """The slice ids of each part of the run in a workdir.
+    """The slice ids of each split of the run in a workdir.
 
     Raises:
       InputError: there is no run, or splits.json is damaged.
     """
-    return read_json(directory / "splits.json")["parts"]
+    return read_json(directory / "splits.json")["splits"]
 
 
 def read_patients(directory: Path) -> dict[str, list[str]]:
-    """The patient ids of each part of the run in a workdir.
+    """The patient ids of each split of the run in a workdir.
 
     Raises:
       InputError: there is no run, splits.json is damaged, or an older version wrote it.
@@ -133,7 +133,7 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False, seeds: str = "") -> str:
     """A title: network, resolution, protocol, fold (or that it is of all five) and seed (or those of an ensemble)."""
-    fold = f" fold {config.split.fold}" if splits.has_folds(config.split.protocol) else ""
+    fold = f" fold {config.split.fold}" if has_folds(config.split.protocol) else ""
     fold = " five folds" if all_folds else fold
     size = config.data.image_size
     return (
@@ -179,5 +179,5 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _members(parts: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
-    return {part: slice_ids.tolist() for part, slice_ids in parts.items()}
+def _members(splits: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    return {split: slice_ids.tolist() for split, slice_ids in splits.items()}

@@ -75,7 +75,7 @@ def test_shrinking_averages_and_does_not_skip_pixels():
 
 def test_packed_slices_are_the_datasets_in_their_order(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
-    chosen = dataset.table.slice_ids[[5, 2, 9]]
+    chosen = dataset.metadata.slice_ids[[5, 2, 9]]
     slices = load_slices(dataset, chosen, image_size=128)  # their own size: nothing is resized
     assert (slices.images.dtype, slices.images.shape) == (np.uint16, (3, 128, 128))
     assert (slices.masks.dtype, slices.masks.shape) == (np.uint8, (3, 128, 16))
@@ -108,8 +108,8 @@ def test_resizing_is_jaxs_antialiased_linear_one(before, after):
 
 def test_masks_keep_their_share_of_the_picture_when_shrunk(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
-    small = load_slices(dataset, dataset.table.slice_ids, image_size=64)
-    own = np.array([record.mask.mean() for record in dataset.read(dataset.table.slice_ids)])
+    small = load_slices(dataset, dataset.metadata.slice_ids, image_size=64)
+    own = np.array([record.mask.mean() for record in dataset.read(dataset.metadata.slice_ids)])
     shares = np.unpackbits(small.masks, axis=-1).mean((1, 2))
     assert abs(shares.mean() / own.mean() - 1) < 0.02
 

@@ -16,7 +16,7 @@ from brainseg_jax.data.loaders import (
     round_up,
     scan_batches,
 )
-from brainseg_jax.data.packing import Slices
+from brainseg_jax.data.packing import PackedSlices
 from brainseg_jax.utils.sharding import make_mesh
 
 
@@ -26,7 +26,7 @@ def slices():
     values = np.arange(20)
     images = np.broadcast_to(values[:, None, None], (20, 16, 16)).astype(np.uint16)
     masks = np.broadcast_to(values[:, None, None], (20, 16, 2)).astype(np.uint8)
-    return Slices(images, masks)
+    return PackedSlices(images, masks)
 
 
 def values_of(supply, batches, steps_per_call):
@@ -74,7 +74,7 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
         def __len__(self):
             return 20
 
-    supply = StreamingLoader(Slices(Counting(), slices.masks), make_mesh(batch_size=1))
+    supply = StreamingLoader(PackedSlices(Counting(), slices.masks), make_mesh(batch_size=1))
     loads = supply.iterate(np.zeros((1000, 1), np.int32), steps_per_call=1)
     list(itertools.islice(loads, 10))
     assert Counting.reads < 100

@@ -46,7 +46,7 @@ def test_an_ensemble_of_one_run_scores_as_the_run(trained, tmp_path):
 def test_members_with_other_slices_are_refused(trained, other, tmp_path):
     shutil.copytree(other, tmp_path / "run")
     found = json.loads((tmp_path / "run" / "splits.json").read_text())
-    found["parts"]["test"].append(found["parts"]["train"].pop())
+    found["splits"]["test"].append(found["splits"]["train"].pop())
     (tmp_path / "run" / "splits.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match=r"splits\.json lists other slices than that of"):
         Ensemble.from_workdirs([trained, tmp_path / "run"])

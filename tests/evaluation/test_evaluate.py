@@ -29,7 +29,7 @@ def test_rows_are_the_overlap_of_masks_at_the_slices_own_size(scored, trained, d
     assert [int(row["slice_id"]) for row in rows] == read_splits(trained)["test"]
     predictor = Predictor.from_workdir(trained)
     dataset = Dataset(str(data_dir), config="phantom")
-    ids_of = dict(zip(dataset.table.slice_ids.tolist(), dataset.table.patient_ids, strict=True))
+    ids_of = dict(zip(dataset.metadata.slice_ids.tolist(), dataset.metadata.patient_ids, strict=True))
     for row in rows[::10]:
         (record,) = dataset.read([int(row["slice_id"])])
         (probabilities,) = predictor.probabilities([record.image])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from brainseg_jax.data.dataset import Record
+from brainseg_jax.data.dataset import Sample
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
 from brainseg_jax.evaluation.summary import pooled_dice, summarize
@@ -35,7 +35,7 @@ def test_a_row_by_hand():
     predicted, true = np.zeros((2, 20, 20), bool)
     true[5:9, 5:9] = True  # 16 pixels
     predicted[5:9, 5:7] = True  # half of them
-    row = score_slice(Record(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
+    row = score_slice(Sample(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
     assert (row.slice_id, row.patient_id, row.family, row.label) == (7, "MR000001B", "MR000001", "glioma")
     assert (row.image_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
     names = ("dice", "iou", "precision", "recall")
@@ -50,7 +50,7 @@ def test_pooled_dice_is_that_of_all_pixels_together():
     generator = np.random.default_rng(0)
     true, predicted = generator.random((2, 5, 20, 20)) < np.linspace(0.02, 0.5, 5)[:, None, None]
     rows = [
-        score_slice(Record(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", label="glioma")
+        score_slice(Sample(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", label="glioma")
         for mask, guess in zip(true, predicted, strict=True)
     ]
     pooled = 2 * (true & predicted).sum() / (true.sum() + predicted.sum())
@@ -119,7 +119,7 @@ def test_a_new_metric_is_one_entry_and_older_files_can_still_be_read(tmp_path, m
     assert math.isnan(old.metrics["pixels_too_many"])
     true = np.zeros((20, 20), bool)
     true[5:9, 5:9] = True
-    record = Record(7, true, true.astype(np.uint8), 0.5)
+    record = Sample(7, true, true.astype(np.uint8), 0.5)
     row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", label="glioma")
     write_scores(tmp_path / "new.csv", [row])
     assert read_scores(tmp_path / "new.csv")[0].metrics["pixels_too_many"] == 4.0

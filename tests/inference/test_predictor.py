@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
-from brainseg_jax.data.figshare_brain_tumor.mat_file import Slice
+from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice
 from brainseg_jax.data.image_files import read_picture
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.predict_files import find_pictures, predict_files
@@ -36,7 +36,7 @@ def with_square(height, width, top, left, side, *, dtype=np.uint8, bright=200):
 
 def write_mat(path, picture):
     mask = (picture > 100).astype(np.uint8)
-    slice_ = Slice(1, "1", 1, picture.astype(np.int16), mask, is_phantom=True)
+    slice_ = RawSlice(1, "1", 1, picture.astype(np.int16), mask, is_phantom=True)
     path.write_bytes(mat_file.write_slice(slice_))
 
 

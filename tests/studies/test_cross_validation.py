@@ -30,23 +30,23 @@ def folds(tmp_path_factory, config):
 
 
 @pytest.fixture(scope="module")
-def table(data_dir):
-    return Dataset(str(data_dir), config="phantom").table
+def metadata(data_dir):
+    return Dataset(str(data_dir), config="phantom").metadata
 
 
-def test_every_slice_is_scored_once_by_a_network_that_never_saw_its_family(folds, table):
+def test_every_slice_is_scored_once_by_a_network_that_never_saw_its_family(folds, metadata):
     summary, directory = folds
     scores = read_scores(directory / "per_slice_cv.csv")
-    assert [score.slice_id for score in scores] == table.slice_ids.tolist()
-    assert summary["slices"] == len(table.slice_ids)
-    of_family = dict(zip(table.slice_ids.tolist(), table.families, strict=True))
+    assert [score.slice_id for score in scores] == metadata.slice_ids.tolist()
+    assert summary["slices"] == len(metadata.slice_ids)
+    of_family = dict(zip(metadata.slice_ids.tolist(), metadata.families, strict=True))
     by_id = {score.slice_id: score for score in scores}
     for fold in range(1, 6):
         run = directory / f"fold_{fold}"
-        parts = read_splits(run)
-        seen = {of_family[slice_id] for slice_id in parts["train"] + parts["validation"]}
+        splits = read_splits(run)
+        seen = {of_family[slice_id] for slice_id in splits["train"] + splits["validation"]}
         of_fold = read_scores(run / "per_slice_test.csv")
-        assert [score.slice_id for score in of_fold] == parts["test"]
+        assert [score.slice_id for score in of_fold] == splits["test"]
         for score in of_fold:
             assert score.family not in seen
             assert by_id[score.slice_id] == score or np.isnan(score.metrics["hd95_mm"])  # NaN equals nothing
@@ -107,17 +107,17 @@ def test_a_single_runs_workdir_is_refused(folds, config):
 
 
 @pytest.mark.parametrize("protocol", ["official", "family"])
-def test_leaks_are_refused_before_anything_is_trained(table, config, protocol, monkeypatch):
-    patient = table.patient_ids[0]
-    rows = [row for row, name in enumerate(table.patient_ids) if name == patient]
-    folds = table.folds.copy()
+def test_leaks_are_refused_before_anything_is_trained(metadata, config, protocol, monkeypatch):
+    patient = metadata.patient_ids[0]
+    rows = [row for row, name in enumerate(metadata.patient_ids) if name == patient]
+    folds = metadata.folds.copy()
     folds[rows[-1]] = folds[rows[-1]] % 5 + 1
-    in_two_folds = dataclasses.replace(table, folds=folds)
+    in_two_folds = dataclasses.replace(metadata, folds=folds)
     changed = config.copy_and_resolve_references()
     changed.split.protocol = protocol
-    cross_validation.check_folds(table, changed)
+    cross_validation.check_folds(metadata, changed)
     # Under "family" a patient follows one fold whatever cvind.mat says; without that rule it would be in two.
-    monkeypatch.setattr(splits, "_family_folds", lambda table: table.folds)
+    monkeypatch.setattr(splits, "_family_folds", lambda metadata: metadata.folds)
     with pytest.raises(InputError, match=rf"Protocol '{protocol}' would put {patient}.* into both"):
         cross_validation.check_folds(in_two_folds, changed)
 
@@ -131,12 +131,12 @@ def test_protocols_that_leak_are_refused(config, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_fold_that_is_none_of_five_is_refused(table):
+def test_a_fold_that_is_none_of_five_is_refused(metadata):
     config = get_config()
     config.split.protocol = "official"
-    folds = np.where(np.array(table.patient_ids) == table.patient_ids[0], 6, table.folds)
+    folds = np.where(np.array(metadata.patient_ids) == metadata.patient_ids[0], 6, metadata.folds)
     with pytest.raises(InputError, match=r"Slice \d+ would be tested 0 times"):
-        cross_validation.check_folds(dataclasses.replace(table, folds=folds), config)
+        cross_validation.check_folds(dataclasses.replace(metadata, folds=folds), config)
 
 
 def test_results_keep_a_cross_validation_with_a_row_and_no_pictures(folds, tmp_path):

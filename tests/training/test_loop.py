@@ -14,9 +14,9 @@ import pytest
 
 import brainseg_jax
 from brainseg_jax.config import get_config
-from brainseg_jax.data import splits
 from brainseg_jax.data.augmentation import Augmentation
 from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import UNet
 from brainseg_jax.training import loop
@@ -73,9 +73,9 @@ def test_a_workdir_holds_what_the_readme_says(trained):
 
 def test_the_saved_splits_are_those_of_the_protocol(trained, make_config, data_dir):
     config = make_config()
-    table = Dataset(str(data_dir), config="phantom").table
-    parts = splits.make_splits(table, **config.split)
-    assert read_splits(trained) == {part: slice_ids.tolist() for part, slice_ids in parts.items()}
+    table = Dataset(str(data_dir), config="phantom").metadata
+    splits = make_splits(table, **config.split)
+    assert read_splits(trained) == {split: slice_ids.tolist() for split, slice_ids in splits.items()}
     saved = json.loads((trained / "splits.json").read_text())["overlaps"]
     assert not any(saved["families"].values())
 
@@ -216,7 +216,7 @@ def test_every_config_key_is_read():
     config = get_config()
     for section, function in (
         ("optimizer", create_optimizer),
-        ("split", splits.make_splits),
+        ("split", make_splits),
     ):
         parameters = inspect.signature(function).parameters.values()
         named = {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}

@@ -50,7 +50,7 @@ _PACK_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
 
 
 @dataclass(frozen=True)
-class SliceFile:
+class RawSliceFile:
     """Where one `<id>.mat` lies.
 
     Attributes:
@@ -84,7 +84,7 @@ class Source:
       changed_files: files with a published name whose MD5 is not the published one.
     """
 
-    slices: tuple[SliceFile, ...]
+    slices: tuple[RawSliceFile, ...]
     folds: np.ndarray
     fingerprint: str
     changed_files: tuple[str, ...]
@@ -116,7 +116,7 @@ def find_source(manual_dir: Path) -> Source:
         found = [entry for path in articles for entry in _list_article(path)]
     else:
         found = [
-            SliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
+            RawSliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
             for path in sorted(manual_dir.rglob("*.mat"))
             if path.stem.isdigit()
         ]
@@ -142,8 +142,8 @@ def find_source(manual_dir: Path) -> Source:
 
 
 def read_slices(
-    files: tuple[SliceFile, ...], *, readers: concurrent.futures.Executor | None = None, ahead: int = 4
-) -> Iterator[mat_file.Slice]:
+    files: tuple[RawSliceFile, ...], *, readers: concurrent.futures.Executor | None = None, ahead: int = 4
+) -> Iterator[mat_file.RawSlice]:
     """Reads and validates slices, in the order of `files`.
 
     Args:
@@ -211,7 +211,7 @@ def download(directory: Path) -> None:
             ) from error
 
 
-def _read_chunk(files: tuple[SliceFile, ...]) -> list[mat_file.Slice]:
+def _read_chunk(files: tuple[RawSliceFile, ...]) -> list[mat_file.RawSlice]:
     slices = []
     opened: tuple[tuple[Path, str], zipfile.ZipFile] | None = None
     for entry in files:
@@ -235,17 +235,17 @@ def _holds_packs(path: Path) -> bool:
     return any(_PACK_NAME.search(name) for name in _open_zip(path, str(path)).namelist())
 
 
-def _list_article(path: Path) -> Iterator[SliceFile]:
+def _list_article(path: Path) -> Iterator[RawSliceFile]:
     article = _open_zip(path, str(path))
     for pack in sorted(name for name in article.namelist() if _PACK_NAME.search(name)):
         yield from _list_zip(_open_zip(io.BytesIO(article.read(pack)), f"{path}/{pack}"), path=path, pack=pack)
 
 
-def _list_zip(archive: zipfile.ZipFile, *, path: Path, pack: str) -> Iterator[SliceFile]:
+def _list_zip(archive: zipfile.ZipFile, *, path: Path, pack: str) -> Iterator[RawSliceFile]:
     for member in archive.infolist():
         match = _SLICE_NAME.search(member.filename)
         if match:
-            yield SliceFile(int(match[1]), path, pack, member.filename, member.CRC)
+            yield RawSliceFile(int(match[1]), path, pack, member.filename, member.CRC)
 
 
 def _open_zip(file: Path | io.BytesIO, name: str) -> zipfile.ZipFile:

@@ -66,7 +66,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 splits[f"fold_{fold}"] = self._generate_examples(files, fold)
         return splits
 
-    def _generate_examples(self, files: tuple[archives.SliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
+    def _generate_examples(self, files: tuple[archives.RawSliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
         for slice_ in archives.read_slices(files, readers=self.readers):
             if slice_.is_phantom != self.builder_config.is_phantom:
                 found, other = ("a drawn", "phantom") if slice_.is_phantom else ("not a drawn", "figshare")

@@ -18,7 +18,7 @@ _PHANTOM = "brainseg_jax phantom"
 
 
 @dataclass(frozen=True)
-class Slice:
+class RawSlice:
     """One slice of the dataset.
 
     Attributes:
@@ -38,7 +38,7 @@ class Slice:
     is_phantom: bool
 
 
-def read_slice(data: bytes, *, slice_id: int, name: str) -> Slice:
+def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
     """Reads and validates one slice.
 
     Args:
@@ -73,7 +73,7 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> Slice:
         raise _bad(name, "cjdata/tumorMask", "is empty" if not mask.any() else "has values other than 0 and 1")
     if image.min() == image.max():
         raise _bad(name, "cjdata/image", "has one value everywhere")
-    return Slice(
+    return RawSlice(
         slice_id=slice_id,
         patient_id=patient_id,
         label=int(label[0, 0]),
@@ -119,7 +119,7 @@ def read_folds(data: bytes, *, name: str) -> np.ndarray:
     return folds.astype(np.int64)
 
 
-def write_slice(slice_: Slice) -> bytes:
+def write_slice(slice_: RawSlice) -> bytes:
     """Bytes of the `<id>.mat` that `read_slice` reads back to the same slice (without `tumorBorder`)."""
 
     def write(file: h5py.File) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from brainseg_jax.data.figshare_brain_tumor.mat_file import Slice, write_folds, write_slice
+from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice, write_folds, write_slice
 from brainseg_jax.data.phantom.anatomy import (
     GLIOMA,
     MENINGIOMA,
@@ -196,7 +196,7 @@ def _examine(patient: _Patient, seed: int, size: int) -> list[tuple[NDArray[np.i
     return draw_patient(rng, head=head, tumour=tumour, count=patient.count, size=size)
 
 
-def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator[tuple[Slice, int]]:
+def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator[tuple[RawSlice, int]]:
     """Draws slices of synthetic patients, one after the other.
 
     Args:
@@ -225,7 +225,7 @@ def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator
     for patient in plan:
         for image, mask in _examine(patient, seed, size):
             slice_id = 1 + number * SLICE_IDS // total
-            yield Slice(slice_id, patient.patient_id, patient.kind, image, mask, is_phantom=True), patient.fold
+            yield RawSlice(slice_id, patient.patient_id, patient.kind, image, mask, is_phantom=True), patient.fold
             number += 1
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, StreamingLoader, choose_steps_per_call, epoch_batches
-from brainseg_jax.data.packing import Slices, pack
+from brainseg_jax.data.packing import PackedSlices, pack
 from brainseg_jax.inference.predictor import make_predict_step
 from brainseg_jax.models import create_model
 from brainseg_jax.studies.benchmark.case import Case
@@ -38,7 +38,7 @@ def make_side(case: Case) -> Side:
     return _training(case) if case.mode == "train" else _inference(case)
 
 
-def random_slices(count: int, size: int) -> Slices:
+def random_slices(count: int, size: int) -> PackedSlices:
     """Slices of noise: what a step costs does not depend on what it sees."""
     images = np.random.default_rng(0).random((count, size, size), np.float32)
     return pack(images, images > 0.9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
-from brainseg_jax.data.figshare_brain_tumor.mat_file import Slice
+from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice
 from brainseg_jax.errors import InputError
 
 
@@ -17,7 +17,7 @@ def make_slice(**changes):
     mask[1:3, 2] = 1
     settings = {"slice_id": 7, "patient_id": "MR040240B", "label": 2, "mask": mask, "is_phantom": False}
     settings["image"] = rng.integers(-5, 3000, (6, 4)).astype(np.int16)
-    return Slice(**{**settings, **changes})
+    return RawSlice(**{**settings, **changes})
 
 
 def altered(field, value):

@@ -33,7 +33,7 @@ def as_published(folder, into, *, keep=lambda slice_, fold: True, **changes):
     source = archives.find_source(folder)
     for slice_ in archives.read_slices(source.slices):
         if keep(slice_, source.fold_of(slice_.slice_id)):
-            real = mat_file.Slice(**{**vars(slice_), "is_phantom": False, **changes})
+            real = mat_file.RawSlice(**{**vars(slice_), "is_phantom": False, **changes})
             (into / f"{slice_.slice_id}.mat").write_bytes(mat_file.write_slice(real))
     shutil.copy(folder / "cvind.mat", into)
     return into
@@ -83,7 +83,7 @@ def test_pixels_of_whole_pictures_are_half_a_millimetre(tmp_path, small_archives
 def test_a_fold_that_a_part_lacks_is_no_error(tmp_path, small_archives):
     folder = as_published(small_archives, tmp_path / "part", keep=lambda _, fold: fold != 3)
     build(folder, tmp_path / "out", config="figshare")
-    table = Dataset(str(tmp_path / "out"), config="figshare").table
+    table = Dataset(str(tmp_path / "out"), config="figshare").metadata
     assert set(table.folds.tolist()) == {1, 2, 4, 5}
     assert len(table.slice_ids) == len(list(folder.glob("*.mat"))) - 1
 
@@ -107,7 +107,7 @@ def test_the_same_source_is_kept_and_another_refused_until_overwrite(tmp_path, s
 
     folder = build(small_archives, tmp_path / "out")
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    whole = len(Dataset(str(tmp_path / "out"), config="phantom").table.slice_ids)
+    whole = len(Dataset(str(tmp_path / "out"), config="phantom").metadata.slice_ids)
     assert build(small_archives, tmp_path / "out") == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
 
@@ -115,7 +115,7 @@ def test_the_same_source_is_kept_and_another_refused_until_overwrite(tmp_path, s
         build(part, tmp_path / "out")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
     build(part, tmp_path / "out", overwrite=True)
-    assert len(Dataset(str(tmp_path / "out"), config="phantom").table.slice_ids) == whole - missing
+    assert len(Dataset(str(tmp_path / "out"), config="phantom").metadata.slice_ids) == whole - missing
 
 
 def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_one_before(tmp_path, small_archives):
