@@ -14,13 +14,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of the parameters, the order of the slices and dropout
 
     config.data = ml_collections.ConfigDict()
-    config.data.dataset = "figshare"  # "figshare", or "phantom" for the drawn slices
+    config.data.dataset = "figshare"  # "figshare", or "phantom" for the phantom slices
     config.data.data_dir = ""  # the TFDS root that prepare_data.py wrote to; "" for TFDS's own default
     config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
     config.data.intensity_percentile = 0.0  # of a slice's pixels, becomes 0, and 100 minus it 1; 0: smallest, largest
     config.data.cache = "auto"  # where slices wait: "device" memory, or the host's, from which they "stream"
 
-    config.augmentation = ml_collections.ConfigDict()  # at random, slice by slice, picture and mask alike; 0 for none
+    config.augmentation = ml_collections.ConfigDict()  # at random, slice by slice, image and mask alike; 0 for none
     config.augmentation.probability = 1.0  # with which each change but the flip happens to a slice, in [0, 1]
     config.augmentation.flip = 0.0  # probability of a left-right flip, in [0, 1]
     config.augmentation.rotation = 0.0  # degrees, up to so many either way
@@ -29,12 +29,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentation.elastic = 0.0  # standard deviation of a smooth displacement, as a share of the side
     config.augmentation.gamma = 0.0  # standard deviation of the natural logarithm of an exponent of the intensities
     config.augmentation.contrast = 0.0  # intensities up to this share further from or nearer to their mean, in [0, 1)
-    config.augmentation.bias = (
-        0.0  # standard deviation of the natural logarithm of a smooth brightness across a picture
-    )
+    config.augmentation.bias = 0.0  # standard deviation of the natural logarithm of a smooth brightness across an image
     config.augmentation.blur = 0.0  # standard deviation of a Gaussian blur, up to, as a share of the side, in [0, 0.02]
     config.augmentation.low_resolution = 0.0  # up to this share of rows and columns is lost, in [0, 0.9]
-    config.augmentation.noise = 0.0  # standard deviation of Gaussian noise, up to; the range of a picture is 1
+    config.augmentation.noise = 0.0  # standard deviation of Gaussian noise, up to; the range of an image is 1
 
     config.split = ml_collections.ConfigDict()
     config.split.protocol = "slice"  # "slice" (as published; leaks), "official" or "family"; more in splits.py
@@ -73,11 +71,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.threshold = 0.5  # a pixel is tumour where its probability exceeds it
-    config.evaluation.min_component_fraction = (
-        0.0  # parts smaller than this share of the picture are left out of a mask
-    )
+    config.evaluation.min_component_fraction = 0.0  # parts smaller than this share of the image are left out of a mask
     config.evaluation.tune_postprocessing = False  # the two above, for the highest mean Dice, when training ends
-    config.evaluation.tta_flip = False  # probabilities are means over the picture and its mirror image
+    config.evaluation.tta_flip = False  # probabilities are means over the image and its mirror image
     return config
 
 

@@ -36,8 +36,8 @@ def main() -> None:
     folder = Path(OUTPUT.value or kept)
     run.run_benchmark(
         plan,
-        say=lambda line: print(line, flush=True),
-        keep=lambda found: report.write_report(found, folder),
+        log=lambda line: print(line, flush=True),
+        save=lambda found: report.write_report(found, folder),
         seconds=MINUTES.value * 60 or math.inf,
     )
     print(f"written to {folder}")

@@ -19,8 +19,8 @@ def main() -> None:
 
     found = device_checks.run_checks(
         device_checks.SIZES["tiny" if TINY.value else "full"],
-        say=lambda line: print(line, flush=True),
-        keep=lambda found: device_checks.write_checks(found, Path(OUTPUT.value)),
+        log=lambda line: print(line, flush=True),
+        save=lambda found: device_checks.write_checks(found, Path(OUTPUT.value)),
     )
     print(f"written to {OUTPUT.value}")
     if failed := [f"{check['network']}, {check['name']}" for check in found["checks"] if check["passed"] is False]:

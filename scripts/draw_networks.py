@@ -7,7 +7,7 @@ from absl import flags
 from brainseg_jax import cli
 
 OUTPUT = flags.DEFINE_string("output", "docs/figures", "Folder for unet.png and linknet.png.")
-IMAGE_SIZE = flags.DEFINE_integer("image_size", 512, "Side of the pictures, a multiple of 64.", lower_bound=64)
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 512, "Side of the images, a multiple of 64.", lower_bound=64)
 
 
 def main() -> None:

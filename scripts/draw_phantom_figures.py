@@ -1,4 +1,4 @@
-"""Draws README's pictures of drawn slices: `python scripts/draw_phantom_figures.py --workdir=runs/a,runs/b`."""
+"""Draws README's images of phantom slices: `python scripts/draw_phantom_figures.py --workdir=runs/a,runs/b`."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ def main() -> None:
     members = read_splits(directories[0])["test"]
     for directory in directories:
         if read_config(directory).data.dataset != "phantom":
-            raise InputError(f"{directory / 'config.json'}: data.dataset is not phantom; only drawn slices are shown.")
+            raise InputError(
+                f"{directory / 'config.json'}: data.dataset is not phantom; only phantom slices are shown."
+            )
         if read_splits(directory)["test"] != members:
             raise InputError(
                 f"{directory / 'splits.json'} has another test part than {directories[0]}: name its equal."
@@ -91,8 +93,8 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
         {name: [found[row] for row in rows] for name, found in masks.items()},
         {name: [found[row] for row in rows] for name, found in dice.items()},
         path,
-        captions=[f"{LABELS[labels[record.slice_id] - 1]}, drawn slice {record.slice_id}" for record in records],
-        title="Drawn slices of families that neither network was trained on",
+        captions=[f"{LABELS[labels[record.slice_id] - 1]}, phantom slice {record.slice_id}" for record in records],
+        title="Phantom slices of families that neither network was trained on",
     )
 
 

@@ -14,10 +14,10 @@ POSTPROCESSING = cli.define_postprocessing_flags()
 
 def main() -> None:
     """Predicts and counts the masks."""
-    from brainseg_jax.inference.predict_files import find_pictures, predict_files
+    from brainseg_jax.inference.predict_files import find_images, predict_files
     from brainseg_jax.inference.predictor import Predictor
 
-    paths = find_pictures(INPUT.value)
+    paths = find_images(INPUT.value)
     predictor = Predictor.from_workdir(WORKDIR.value, **POSTPROCESSING())
     written = sum(1 for _ in predict_files(predictor, paths, Path(OUTPUT.value)))
     print(f"{written} masks and overlays in {OUTPUT.value}")

@@ -1,4 +1,4 @@
-"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=40` for drawn slices."""
+"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=40` for phantom slices."""
 
 import tempfile
 from pathlib import Path
@@ -11,8 +11,8 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "The TFDS root to write to; TFD
 MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "Folder with the dataset's zips or .mat files; downloaded from figshare if not given."
 )
-PHANTOM = flags.DEFINE_integer("phantom", None, "Draw slices of so many patients instead of reading real ones.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn slices.")
+PHANTOM = flags.DEFINE_integer("phantom", None, "Make phantom slices of so many patients instead of reading real ones.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the phantom slices.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a build that was made from another source.")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole job on drawn slices: sets up, builds the dataset, trains, evaluates and draws. No GPU, no download of data.
+# The whole job on phantom slices: sets up, builds the dataset, trains, evaluates and draws. No GPU, no download of data.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 
@@ -8,4 +8,4 @@ run=runs/quickstart
 .venv/bin/python scripts/train.py --config=configs/quickstart.py --workdir="$run"
 .venv/bin/python scripts/evaluate.py --workdir="$run" --split=test
 echo
-echo "Done. Scores: $run/evaluation_test.json. Pictures and learning curves: $run/figures/."
+echo "Done. Scores: $run/evaluation_test.json. Images and learning curves: $run/figures/."

@@ -20,9 +20,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "The prepared dataset, as prepa
 OUT = flags.DEFINE_string("out", None, "Folder for state/ and results/; what is there is gone on with.", required=True)
 MINUTES = flags.DEFINE_float("minutes", 0.0, "How long this call may take; 0: until all is done.")
 STAGES = flags.DEFINE_list("stages", [], "Which stages, separated by commas; all if not given.")
-TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on drawn slices if --data_dir is not given.")
+TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on phantoms if --data_dir is not given.")
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENTS = 12  # of the drawn slices
+PATIENTS = 12  # of the phantom slices
 LESS_COMPILING = "--xla_backend_optimization_level=1"  # in miniature, compiling is most of the work
 
 

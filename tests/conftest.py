@@ -1,4 +1,4 @@
-"""What several test files share: a small prepared dataset of drawn slices, and a run that was trained on it."""
+"""What several test files share: a small prepared dataset of phantom slices, and a run that was trained on it."""
 
 import os
 import subprocess

@@ -32,14 +32,18 @@ def first_losses(name, *, cache):
     slices.images[:, 0, 0] = np.arange(SLICES)  # the corner tells which slice it is
     loader = {"device": DeviceLoader, "stream": StreamingLoader}[cache](slices, mesh)
     look = jax.jit(
-        lambda load: load.slices.images[..., 0, 0] if load.rows is None else load.slices.images[load.rows, 0, 0],
+        lambda step_batches: (
+            step_batches.slices.images[..., 0, 0]
+            if step_batches.rows is None
+            else step_batches.slices.images[step_batches.rows, 0, 0]
+        ),
         out_shardings=replicated(mesh),
     )
     batches = epoch_batches(seed=0, epoch=1, slices=SLICES, batch_size=BATCH_SIZE)[:STEPS]
     seen, losses = [], []
-    for load in loader.iterate(batches, steps_per_call=1):
-        seen += np.asarray(look(load)).tolist()
-        state, sums = training.train_step(state, load)
+    for step_batches in loader.iterate(batches, steps_per_call=1):
+        seen += np.asarray(look(step_batches)).tolist()
+        state, sums = training.train_step(state, step_batches)
         losses.append(float(sums.loss[0] / sums.slices[0]))
     return seen, losses
 

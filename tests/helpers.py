@@ -47,7 +47,7 @@ def latest_state(directory, config):
 
 
 def rows_of(directory):
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.all_step_batches(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
@@ -56,10 +56,10 @@ ONE_DEVICE = make_mesh(batch_size=1)
 
 
 def some_slices(count, size):
-    """Random pictures (count, size, size) float32 and the masks of their brightest pixels."""
+    """Random images (count, size, size) float32 and the masks of their brightest pixels."""
     images = np.random.default_rng(0).random((count, size, size), np.float32)
     return images, images > 0.75
 
 
-def load_of(images, masks, *batches):
+def step_batches_of(images, masks, *batches):
     return StepBatches(jax.tree.map(jnp.asarray, pack(images, masks)), jnp.array(batches, jnp.int32))

@@ -52,12 +52,12 @@ def test_every_fold_holds_its_slices_bit_for_bit_and_upright(prepared, listed, f
                 expected = listed[slice_id]
                 assert (row["patient_id"].decode(), str(row["fold"])) == (expected["patient_id"], expected["fold"])
                 assert LABELS[row["label"]] == LABELS[int(expected["label"]) - 1]
-                picture = np.asarray(Image.open(io.BytesIO(pack.read(f"{slice_id}.jpg"))).convert("L"))
+                image = np.asarray(Image.open(io.BytesIO(pack.read(f"{slice_id}.jpg"))).convert("L"))
                 mask = np.asarray(Image.open(io.BytesIO(pack.read(f"{slice_id}_mask.png"))).convert("1"))
-                np.testing.assert_array_equal(row["image"], picture.astype(np.int16) * (4 + slice_id % 13))
+                np.testing.assert_array_equal(row["image"], image.astype(np.int16) * (4 + slice_id % 13))
                 np.testing.assert_array_equal(row["mask"], mask)
                 spacing = row["pixel_spacing_mm"]
-                assert spacing == np.float32(0.49) if picture.shape == (512, 512) else np.isnan(spacing)
+                assert spacing == np.float32(0.49) if image.shape == (512, 512) else np.isnan(spacing)
                 seen.add(slice_id)
     assert seen == set(listed)
 

@@ -77,9 +77,9 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(run_script, tmp_path, scri
 
 def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_path, phantom_archives):
     arguments = ("--data_dir=data", f"--manual_dir={phantom_archives}")
-    refused = run_script("prepare_data", *arguments, cwd=tmp_path)  # drawn slices are no published ones
+    refused = run_script("prepare_data", *arguments, cwd=tmp_path)  # phantom slices are no published ones
     assert refused.returncode == 1
-    assert "is a drawn slice" in refused.stderr
+    assert "is a phantom slice" in refused.stderr
     assert "brainTumorDataPublic_1-766.zip" in refused.stdout + refused.stderr  # the warning about its MD5
     assert not list(tmp_path.rglob("*.array_record*"))
 
@@ -113,7 +113,7 @@ def test_networks_are_compared_on_the_same_drawn_slices(run_script, trained, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"phantom_slices.png", "phantom_predictions.png"}
 
 
-def test_pictures_of_patients_are_never_drawn_for_the_readme(run_script, trained, tmp_path):
+def test_images_of_patients_are_never_drawn_for_the_readme(run_script, trained, tmp_path):
     real = tmp_path / "real"
     shutil.copytree(trained, real)
     config = json.loads((real / "config.json").read_text())

@@ -1,8 +1,8 @@
-"""Random changes of pictures and masks in training, on the device, inside the compiled step.
+"""Random changes of images and masks in training, on the device, inside the compiled step.
 
-Flip, rotation, scale, shift and elastic deformation are one warp, so that a picture is interpolated once: linearly,
+Flip, rotation, scale, shift and elastic deformation are one warp, so that an image is interpolated once: linearly,
 with black beyond its edges; its mask likewise and then cut at one half. Every change whose strength is 0 is left out of
-the compiled program; with all at 0 pictures and masks pass as they are. Each change but the flip, which has a
+the compiled program; with all at 0 images and masks pass as they are. Each change but the flip, which has a
 probability of its own, happens to a slice with the same probability, independently of the others.
 """
 
@@ -72,7 +72,7 @@ def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentati
       augmentation: the strengths.
 
     Returns:
-      Pictures (B, S, S, 1) in [0, 1] and masks, 0 or 1.
+      Images (B, S, S, 1) in [0, 1] and masks, 0 or 1.
     """
     warp_key, intensity_key = jax.random.split(key)
     if augmentation.warps:
@@ -109,20 +109,20 @@ def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
     return points + middle
 
 
-def _sample(picture: Array, points: Array) -> Array:
+def _sample(image: Array, points: Array) -> Array:
     """Linear interpolation of (S, S, C) at (S, S, 2) rows and columns; 0 beyond the edges."""
-    side = picture.shape[0]
+    side = image.shape[0]
     low = jnp.floor(points)
     weights = points - low
     low = low.astype(jnp.int32)
-    result = jnp.zeros_like(picture)
+    result = jnp.zeros_like(image)
     for down in (0, 1):
         for right in (0, 1):
             corner = low + jnp.array([down, right], jnp.int32)
             inside = ((corner >= 0) & (corner < side)).all(-1)
             row, column = jnp.moveaxis(jnp.clip(corner, 0, side - 1), -1, 0)
             share = jnp.abs(1 - down - weights[..., 0]) * jnp.abs(1 - right - weights[..., 1])
-            result += jnp.where(inside, share, 0.0)[..., None] * picture[row, column]
+            result += jnp.where(inside, share, 0.0)[..., None] * image[row, column]
     return result
 
 
@@ -165,20 +165,20 @@ def _gates(key: Array, probability: float, *, shape: tuple[int, ...] = ()) -> Ca
     return happens
 
 
-def _coarsen(picture: Array, factor: Array) -> Array:
+def _coarsen(image: Array, factor: Array) -> Array:
     """Keeps every `factor`-th row and column of (S, S, C), `factor` at least 1, and interpolates between them."""
-    steps = jnp.arange(picture.shape[0], dtype=jnp.float32) / factor
+    steps = jnp.arange(image.shape[0], dtype=jnp.float32) / factor
     low = jnp.floor(steps)
     weights = (steps - low)[:, None, None]
     nearest = [jnp.rint(step * factor).astype(jnp.int32).clip(0, len(steps) - 1) for step in (low, low + 1)]
     for _ in range(2):  # rows, then columns
-        picture = (1 - weights) * picture[nearest[0]] + weights * picture[nearest[1]]
-        picture = picture.swapaxes(0, 1)
-    return picture
+        image = (1 - weights) * image[nearest[0]] + weights * image[nearest[1]]
+        image = image.swapaxes(0, 1)
+    return image
 
 
 def _blur(sigmas: Array, images: Array, largest: float) -> Array:
-    """Gaussian blur with a standard deviation (B, 1, 1, 1) of its own for each picture, in shares of the side."""
+    """Gaussian blur with a standard deviation (B, 1, 1, 1) of its own for each image, in shares of the side."""
     side = images.shape[1]
     radius = max(1, math.ceil(2.5 * largest * side))
     offsets = range(-radius, radius + 1)

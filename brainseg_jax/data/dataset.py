@@ -1,6 +1,6 @@
 """The prepared dataset → arrays in their most compact form: reading, scaling, resizing, packing.
 
-Pictures are scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the network's
+Images are scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the network's
 square. Sides that are not equal are padded with black to a square first.
 """
 

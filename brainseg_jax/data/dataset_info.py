@@ -8,7 +8,7 @@ LABELS = ("meningioma", "glioma", "pituitary")
 FOLDS = (1, 2, 3, 4, 5)
 
 
-# The article gives 0.49 mm × 0.49 mm for its pictures of 512×512; of the 15 of 256×256 it does not speak.
+# The article gives 0.49 mm × 0.49 mm for its images of 512×512; of the 15 of 256×256 it does not speak.
 PIXEL_SPACING_MM = {(512, 512): 0.49}
 
 

@@ -1,4 +1,4 @@
-"""Reading of pictures from files."""
+"""Reading of images from files."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.errors import InputError
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Reads a picture: (H, W), upright, in the file's own range; colours become grey.
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image: (H, W), upright, in the file's own range; colours become grey.
 
     Raises:
       InputError: the file is not a `.mat`, PNG or JPEG file, or it is damaged.
@@ -18,13 +18,11 @@ def read_picture(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".mat":
         return mat_file.read_image(path.read_bytes(), name=str(path))
     try:
-        with Image.open(path) as picture:
-            # Pictures of 16 or 32 bits keep their levels; "L" would cut them to 8.
-            grey = (
-                picture if picture.mode in ("I", "F", "L") or picture.mode.startswith("I;16") else picture.convert("L")
-            )
+        with Image.open(path) as image:
+            # Images of 16 or 32 bits keep their levels; "L" would cut them to 8.
+            grey = image if image.mode in ("I", "F", "L") or image.mode.startswith("I;16") else image.convert("L")
             return np.asarray(grey)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError(
-            f"{path} is not a readable PNG or JPEG picture: remove it from --input, or save it again."
+            f"{path} is not a readable PNG or JPEG image: remove it from --input, or save it again."
         ) from error

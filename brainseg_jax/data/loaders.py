@@ -31,8 +31,8 @@ class StepBatches(NamedTuple):
     """What one call of a compiled step works on: K batches of B slices.
 
     Attributes:
-      slices: all slices (N, S, S), on every device; or the load's own (K, B, S, S), divided among the devices.
-      rows: (K, B) int32, which of all slices; None where the load has its own.
+      slices: all slices (N, S, S), on every device; or these batches' own (K, B, S, S), divided among the devices.
+      rows: (K, B) int32, which of all slices; None where they have their own.
     """
 
     slices: PackedSlices
@@ -40,13 +40,13 @@ class StepBatches(NamedTuple):
 
 
 class SliceLoader(Protocol):
-    """Slices from which loads are made."""
+    """Slices, handed out in batches."""
 
     def __len__(self) -> int:
         """The number of slices."""
 
     def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
-        """Batches (E, B) of rows as loads of `steps_per_call` of them; the last one may be shorter."""
+        """Batches (E, B) of rows `steps_per_call` of them at a time; the last one may be shorter."""
 
 
 class DeviceLoader:
@@ -88,10 +88,10 @@ class StreamingLoader:
         )
         sharding = batch_sharding(self._mesh, axis=1)
         sent: Iterator[StepBatches] = (StepBatches(shard_local(part, sharding), None) for part in gathered)
-        # One load is on its way while the one before is worked on.
+        # The next batches are on their way while these are worked on.
         ahead = list(itertools.islice(sent, 1))
-        for load in sent:
-            ahead.append(load)
+        for step_batches in sent:
+            ahead.append(step_batches)
             yield ahead.pop(0)
         yield from ahead
 
@@ -123,12 +123,12 @@ def round_up(count: int) -> int:
     return 3 * power // 4 if 3 * power // 4 >= count else power
 
 
-def choose_steps_per_call(wanted: int, supply: SliceLoader, *, batches: int) -> int:
+def choose_steps_per_call(wanted: int, loader: SliceLoader, *, batches: int) -> int:
     """How many batches a call of a compiled step takes.
 
     Args:
       wanted: `config.train.steps_per_call`; 0 to choose.
-      supply: where the slices wait.
+      loader: where the slices wait.
       batches: batches of an epoch.
 
     Returns:
@@ -139,19 +139,19 @@ def choose_steps_per_call(wanted: int, supply: SliceLoader, *, batches: int) -> 
         return min(wanted, batches)
     if jax.default_backend() == "cpu":
         return 1
-    return batches if isinstance(supply, DeviceLoader) else min(8, batches)
+    return batches if isinstance(loader, DeviceLoader) else min(8, batches)
 
 
 def scan_batches(
-    step: Callable[..., tuple[Carry, Any]], carry: Carry, load: StepBatches, *others: Array
+    step: Callable[..., tuple[Carry, Any]], carry: Carry, step_batches: StepBatches, *others: Array
 ) -> tuple[Carry, Any]:
-    """Runs `step(carry, slices, *others)` over the batches of a load, inside a compiled function.
+    """Runs `step(carry, slices, *others)` over several batches, inside a compiled function.
 
     Args:
       step: takes the carry, the B slices of a batch, and what belongs to the batch of each of `others`; gives the next
         carry and the batch's results.
       carry: the first carry.
-      load: K batches.
+      step_batches: K batches.
       others: arrays whose first axis is K long.
 
     Returns:
@@ -160,10 +160,10 @@ def scan_batches(
 
     def body(carry: Carry, batch: Any) -> tuple[Carry, Any]:
         chosen, *rest = batch
-        slices = chosen if load.rows is None else jax.tree.map(lambda leaf: leaf[chosen], load.slices)
+        slices = chosen if step_batches.rows is None else jax.tree.map(lambda leaf: leaf[chosen], step_batches.slices)
         return step(carry, slices, *rest)
 
-    batches = (load.slices if load.rows is None else load.rows, *others)
+    batches = (step_batches.slices if step_batches.rows is None else step_batches.rows, *others)
     if jax.tree.leaves(batches)[0].shape[0] > 1:
         return jax.lax.scan(body, carry, batches)
     carry, results = body(carry, jax.tree.map(lambda leaf: leaf[0], batches))

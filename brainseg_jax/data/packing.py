@@ -13,9 +13,9 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.preprocessing import resize_to_model, scale_image
 from brainseg_jax.errors import InputError
 
-# A picture's values wait as uint16, half of float32. The pictures are int16, so no two of a slice's grey levels fall
+# An image's values wait as uint16, half of float32. The images are int16, so no two of a slice's grey levels fall
 # together in it; uint8 would leave 256 of the thousands that a scanner gives. A mask waits as bits.
-PICTURE_LEVELS = 65535
+IMAGE_LEVELS = 65535
 
 
 class PackedSlices(NamedTuple):
@@ -54,20 +54,20 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, per
     shape = (len(slice_ids), image_size, image_size)
     slices = PackedSlices(_array_in_file(shape, np.uint16), _array_in_file((*shape[:2], image_size // 8), np.uint8))
     for row, record in enumerate(dataset.read(slice_ids)):
-        picture = resize_to_model(scale_image(record.image, percentile=percentile), size=image_size)
+        image = resize_to_model(scale_image(record.image, percentile=percentile), size=image_size)
         mask = resize_to_model(record.mask, size=image_size) >= 0.5
-        slices.images[row], slices.masks[row] = pack(picture, mask)
+        slices.images[row], slices.masks[row] = pack(image, mask)
     return slices
 
 
-def pack(picture: np.ndarray, mask: np.ndarray) -> PackedSlices:
-    """Pictures (..., S, S) float32 in [0, 1] and masks of the same shape, bool, in the form of `PackedSlices`."""
-    return PackedSlices(np.rint(picture.clip(0, 1) * PICTURE_LEVELS).astype(np.uint16), np.packbits(mask, axis=-1))
+def pack(image: np.ndarray, mask: np.ndarray) -> PackedSlices:
+    """Images (..., S, S) float32 in [0, 1] and masks of the same shape, bool, in the form of `PackedSlices`."""
+    return PackedSlices(np.rint(image.clip(0, 1) * IMAGE_LEVELS).astype(np.uint16), np.packbits(mask, axis=-1))
 
 
 def unpack(slices: PackedSlices) -> tuple[Array, Array]:
-    """Undoes `pack` on the device: (B, S, S) slices to pictures in [0, 1] and masks 0 or 1, (B, S, S, 1) float32."""
-    images = slices.images.astype(jnp.float32) / PICTURE_LEVELS
+    """Undoes `pack` on the device: (B, S, S) slices to images in [0, 1] and masks 0 or 1, (B, S, S, 1) float32."""
+    images = slices.images.astype(jnp.float32) / IMAGE_LEVELS
     masks = jnp.unpackbits(slices.masks, axis=-1).astype(jnp.float32)
     return images[..., None], masks[..., None]
 

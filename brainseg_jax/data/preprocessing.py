@@ -10,10 +10,10 @@ def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
     Args:
       image: (H, W) of any real dtype and range.
       percentile: what becomes 0, and 100 minus it what becomes 1; grey levels beyond are cut. With 0 these are the
-        smallest and the largest, so that one bright pixel can leave the rest of a picture dark.
+        smallest and the largest, so that one bright pixel can leave the rest of an image dark.
 
     Returns:
-      (H, W) float32 in [0, 1]; a picture of one value becomes 0.
+      (H, W) float32 in [0, 1]; an image of one value becomes 0.
     """
     image = image.astype(np.float32)
     low, high = np.percentile(image, (percentile, 100 - percentile)) if percentile else (image.min(), image.max())
@@ -23,7 +23,7 @@ def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
 
 
 def resize_to_model(image: np.ndarray, *, size: int) -> np.ndarray:
-    """Pads to a square and resizes a picture or mask: (H, W) float32 or bool to (size, size) float32."""
+    """Pads to a square and resizes an image or mask: (H, W) float32 or bool to (size, size) float32."""
     side = max(image.shape)
     margins = [((side - length) // 2, side - length - (side - length) // 2) for length in image.shape]
     square = np.pad(image.astype(np.float32), margins)
@@ -40,5 +40,5 @@ def resize_to_original(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndar
 
 def _resize(square: np.ndarray, size: int) -> np.ndarray:
     # Pillow's bilinear filter widens with the shrinkage, which is what "antialiased" means; its values are those of
-    # jax.image.resize, which would compile a program for every size of picture.
+    # jax.image.resize, which would compile a program for every size of image.
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))

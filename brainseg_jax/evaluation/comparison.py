@@ -77,7 +77,7 @@ def comparison_table(found: dict[str, Any], *, names: tuple[str, str]) -> str:
     rows = [
         *(_row(name, found[name]) for name in (*METRICS, "share_missed")),
         *(_row(f"dice, {label}", found["by_class"][label]) for label in LABELS),
-        *(_row(f"dice, tumour {size} of the picture", found["by_size"][size]) for size in SIZES),
+        *(_row(f"dice, tumour {size} of the image", found["by_size"][size]) for size in SIZES),
     ]
     return markdown.table(("", *names, "Difference", "95 % interval"), [row for row in rows if row])
 

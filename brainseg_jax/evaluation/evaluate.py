@@ -172,7 +172,7 @@ def write_evaluation(
 def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     if not data_dir:
         return Dataset.from_config(config.data)
-    # Another dataset may be of the other kind: a network of drawn slices scored on real ones, or the reverse.
+    # Another dataset may be of the other kind: a network of phantom slices scored on real ones, or the reverse.
     try:
         return Dataset(data_dir, config=config.data.dataset)
     except InputError:

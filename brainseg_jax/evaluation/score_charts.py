@@ -1,4 +1,4 @@
-"""Charts of scores: numbers in, PNG files out, no picture of a patient."""
+"""Charts of scores: numbers in, PNG files out, no image of a patient."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,7 +87,7 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("tumour's share of the picture", fontsize=9, color=INK, labelpad=2)
+    axes.set_xlabel("tumour's share of the image", fontsize=9, color=INK, labelpad=2)
     legend = axes.legend(
         loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.1
     )

@@ -1,4 +1,4 @@
-"""Masks of picture files."""
+"""Masks of image files."""
 
 import glob
 import itertools
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainseg_jax.data.image_files import read_picture
+from brainseg_jax.data.image_files import read_image
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
@@ -18,23 +18,23 @@ SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
 
 
 def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> Iterator[Path]:
-    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each picture, batch by batch.
+    """Writes `<name>_mask.png` (0 and 255) and `<name>_overlay.png` for each image, batch by batch.
 
     Args:
       segmenter: the network.
       paths: `.mat`, PNG and JPEG files.
-      output: folder for the pictures; made if missing.
+      output: folder for the images; made if missing.
 
     Yields:
       The path of each mask when both files are written.
 
     Raises:
-      InputError: see `read_picture`.
+      InputError: see `read_image`.
     """
     output.mkdir(parents=True, exist_ok=True)
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, BATCH_SIZE)):
-        images = [read_picture(path) for path in batch]
+        images = [read_image(path) for path in batch]
         for path, image, probabilities in zip(batch, images, segmenter.probabilities(images), strict=True):
             mask = segmenter.postprocessing.mask(probabilities)
             Image.fromarray(overlay(scale_image(image), mask)).save(output / f"{path.stem}_overlay.png")
@@ -42,7 +42,7 @@ def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> 
             yield output / f"{path.stem}_mask.png"
 
 
-def find_pictures(pattern: str) -> list[Path]:
+def find_images(pattern: str) -> list[Path]:
     """The files that a glob pattern names, sorted.
 
     Raises:

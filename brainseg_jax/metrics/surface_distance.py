@@ -1,6 +1,6 @@
 """How far the outlines of two masks are apart.
 
-The outline of a mask are its pixels with a neighbour (of 4) outside it; beyond the picture's edge everything is
+The outline of a mask are its pixels with a neighbour (of 4) outside it; beyond the image's edge everything is
 outside. Distances are Euclidean, between pixel centres, in millimetres. With P the distances of all predicted outline
 pixels to the nearest true one and T those of all true outline pixels to the nearest predicted one:
 
@@ -10,7 +10,7 @@ pixels to the nearest true one and T those of all true outline pixels to the nea
         arXiv:1809.04430, with outline pixels counted instead of measured)
 
 Definitions differ between papers; these follow Maier-Hein et al. 2024, arXiv:2206.01653. Two empty masks agree
-completely. Of one empty and one non-empty mask distances are the picture's diagonal, which no two of its pixels reach,
+completely. Of one empty and one non-empty mask distances are the image's diagonal, which no two of its pixels reach,
 and NSD is 0: a missed tumour counts as the worst value, never as absent.
 """
 

@@ -1,6 +1,6 @@
 """Layers that both networks share.
 
-Every layer computes in `dtype` and keeps its parameters in float32. Pictures and feature maps are NHWC. Where a layer
+Every layer computes in `dtype` and keeps its parameters in float32. Images and feature maps are NHWC. Where a layer
 is not written as the textbook has it, it is the same function in a form for which XLA has much faster code; the tests
 compare each with the textbook's.
 """
@@ -182,7 +182,7 @@ def log_odds(probability: float) -> float:
 
 
 def require_sides(shape: tuple[int, ...], *, stride: int, network: str) -> None:
-    """Refuses pictures that the network cannot halve as often as it must.
+    """Refuses images that the network cannot halve as often as it must.
 
     Args:
       shape: (B, H, W, C) of the input.
@@ -193,9 +193,9 @@ def require_sides(shape: tuple[int, ...], *, stride: int, network: str) -> None:
       ValueError: a side is not a positive multiple of `stride`, or the shape is not (B, H, W, C).
     """
     if len(shape) != 4:
-        raise ValueError(f"{network} takes pictures of shape (B, H, W, C), not {shape}.")
+        raise ValueError(f"{network} takes images of shape (B, H, W, C), not {shape}.")
     if shape[1] % stride or shape[2] % stride or not shape[1] or not shape[2]:
         raise ValueError(
-            f"{network} takes pictures whose sides are multiples of {stride}, not {shape[1]}×{shape[2]}: "
+            f"{network} takes images whose sides are multiples of {stride}, not {shape[1]}×{shape[2]}: "
             f"set config.data.image_size to a multiple of {stride}."
         )

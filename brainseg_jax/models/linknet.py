@@ -151,7 +151,7 @@ class LinkNet(Network):
         """Computes the logits of the tumour mask.
 
         Args:
-          images: (B, H, W, C) pictures, float, scaled to [0, 1]; H and W multiples of 64.
+          images: (B, H, W, C) images, float, scaled to [0, 1]; H and W multiples of 64.
           train: whether batch norm uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
 
         Returns:

@@ -87,7 +87,7 @@ class UNet(Network):
         """Computes the logits of the tumour mask.
 
         Args:
-          images: (B, H, W, C) pictures, float, scaled to [0, 1]; H and W multiples of 16.
+          images: (B, H, W, C) images, float, scaled to [0, 1]; H and W multiples of 16.
           train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0) and batch norm
             uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
 

@@ -100,12 +100,12 @@ class Network:
 
 
 def trace_network(model: nn.Module, *, image_size: int, channels: int = 1) -> Network:
-    """Reads blocks, shapes, parameters and connections off a network by tracing its evaluation of one picture.
+    """Reads blocks, shapes, parameters and connections off a network by tracing its evaluation of one image.
 
     Args:
       model: maps (1, image_size, image_size, channels) float32 to logits.
-      image_size: side of the square picture.
-      channels: channels of the picture.
+      image_size: side of the square image.
+      channels: channels of the image.
 
     Returns:
       The network; nothing is computed.
@@ -186,9 +186,9 @@ def draw_network(model: nn.Module, path: Path, *, image_size: int, title: str, c
     Args:
       model: maps (1, image_size, image_size, channels) float32 to logits.
       path: PNG file to write; missing folders are made.
-      image_size: side of the square picture.
+      image_size: side of the square image.
       title: headline; the total number of parameters is added.
-      channels: channels of the picture.
+      channels: channels of the image.
 
     Raises:
       ValueError: as `trace_network`, or the network is no chain of blocks with skip connections from the encoder that

@@ -1,6 +1,6 @@
-"""Masks painted on pictures: arrays in, arrays out.
+"""Masks painted on images: arrays in, arrays out.
 
-Pictures are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1.
+Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1.
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndar
 def to_grey(image: np.ndarray) -> np.ndarray:
     """(H, W) float in [0, 1] as (H, W, 3) uint8."""
     if image.ndim != 2:
-        raise ValueError(f"A picture has the shape (H, W), not {image.shape}.")
+        raise ValueError(f"An image has the shape (H, W), not {image.shape}.")
     levels = np.rint(255 * np.clip(image.astype(np.float64), 0, 1)).astype(np.uint8)
     return np.repeat(levels[:, :, np.newaxis], 3, axis=2)
 
@@ -83,7 +83,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 def to_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
     """The mask as (H, W) bool."""
     if mask.shape != image.shape:
-        raise ValueError(f"The mask has the shape {mask.shape}, its picture {image.shape}.")
+        raise ValueError(f"The mask has the shape {mask.shape}, its image {image.shape}.")
     return mask.astype(bool)
 
 

@@ -1,6 +1,6 @@
-"""Arrays in, pictures out: every figure that people look at, as a PNG file.
+"""Arrays in, images out: every figure that people look at, as a PNG file.
 
-Pictures are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1. Figures are laid out in
+Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1. Figures are laid out in
 inches and are meant to be read at a width of about 900 pixels. The same arguments give the same bytes.
 """
 
@@ -30,13 +30,13 @@ _GAP = 0.05
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with the true and the predicted mask of its tumour.
+    """An image with the true and the predicted mask of its tumour.
 
     Attributes:
       image: (H, W) float in [0, 1].
       true_mask: (H, W) bool or 0 and 1.
       predicted_mask: (H, W) bool or 0 and 1.
-      caption: a line that stands above the pictures.
+      caption: a line that stands above the images.
       dice: the Dice coefficient of the two masks, in [0, 1].
     """
 
@@ -48,9 +48,9 @@ class Example:
 
 
 def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str) -> None:
-    """Draws a row per example: picture, true mask, predicted mask, difference with its Dice.
+    """Draws a row per example: image, true mask, predicted mask, difference with its Dice.
 
-    The masks are enlarged; a frame in the picture shows which part.
+    The masks are enlarged; a frame in the image shows which part.
 
     Args:
       examples: one or more.
@@ -60,7 +60,7 @@ def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str
     Raises:
       ValueError: no examples, or arrays of one example that differ in shape.
     """
-    columns = ["Picture", "True mask", "Predicted mask", "Difference"]
+    columns = ["Image", "True mask", "Predicted mask", "Difference"]
     rows = []
     for example in examples:
         image, truth, predicted = example.image, example.true_mask, example.predicted_mask
@@ -86,12 +86,12 @@ def prediction_comparison(
     captions: Sequence[str],
     title: str,
 ) -> None:
-    """Draws a row per picture: picture, true mask, and the difference of every network with its Dice.
+    """Draws a row per image: image, true mask, and the difference of every network with its Dice.
 
-    The masks are enlarged, by the same amount for all networks; a frame in the picture shows which part.
+    The masks are enlarged, by the same amount for all networks; a frame in the image shows which part.
 
     Args:
-      images: N pictures, each (H, W) float in [0, 1].
+      images: N images, each (H, W) float in [0, 1].
       true_masks: N masks, each (H, W) bool or 0 and 1.
       predictions: for each network's name its N predicted masks, each (H, W) bool or 0 and 1.
       dice: for each network's name the N Dice coefficients of its masks, in [0, 1].
@@ -100,14 +100,14 @@ def prediction_comparison(
       title: headline of the figure.
 
     Raises:
-      ValueError: no pictures, or sequences that differ in length, or arrays of one row that differ in shape.
+      ValueError: no images, or sequences that differ in length, or arrays of one row that differ in shape.
     """
     if predictions.keys() != dice.keys():
         raise ValueError(f"Predictions are of {sorted(predictions)}, Dice of {sorted(dice)}.")
     for name in predictions:
         lengths = len(images), len(predictions[name]), len(dice[name])
         if len(set(lengths)) != 1:
-            raise ValueError(f"Numbers of pictures, masks and Dice of {name} differ: {lengths}.")
+            raise ValueError(f"Numbers of images, masks and Dice of {name} differ: {lengths}.")
     rows = []
     for index, (image, truth, _) in enumerate(zip(images, true_masks, captions, strict=True)):
         window = _window(image, [truth, *(masks[index] for masks in predictions.values())])
@@ -116,7 +116,7 @@ def prediction_comparison(
             pixels = difference(image, truth, masks[index])
             row.append(_Panel(_cut(pixels, window), f"Dice {dice[name][index]:.3f}"))
         rows.append(row)
-    _draw_rows(rows, captions, ["Picture", "True mask", *predictions], path, title=title)
+    _draw_rows(rows, captions, ["Image", "True mask", *predictions], path, title=title)
 
 
 def slice_gallery(
@@ -127,20 +127,20 @@ def slice_gallery(
     *,
     columns: int = 4,
 ) -> None:
-    """Draws pictures side by side, each with the outline of its tumour and its caption below.
+    """Draws images side by side, each with the outline of its tumour and its caption below.
 
     Args:
-      images: N pictures, each (H, W) float in [0, 1].
+      images: N images, each (H, W) float in [0, 1].
       masks: N masks, each (H, W) bool or 0 and 1.
       captions: N short lines.
       path: PNG file to write; missing folders are made.
-      columns: pictures in a row, at least 1.
+      columns: images in a row, at least 1.
 
     Raises:
-      ValueError: no pictures, or sequences that differ in length, or a mask that differs from its picture in shape.
+      ValueError: no images, or sequences that differ in length, or a mask that differs from its image in shape.
     """
     if not images:
-        raise ValueError("There is no picture to draw.")
+        raise ValueError("There is no image to draw.")
     columns = min(columns, len(images))
     panel = min(4 * _PANEL / columns, 2 * _PANEL)
     pitch = panel + LINE + _GAP
@@ -160,7 +160,7 @@ def slice_gallery(
 
 @dataclass(frozen=True)
 class _Panel:
-    """A picture in a row, (H, W, 3) uint8, with a note in its corner and the frame (row, column, side) of a part."""
+    """An image in a row, (H, W, 3) uint8, with a note in its corner and the frame (row, column, side) of a part."""
 
     pixels: np.ndarray
     note: str = ""
@@ -172,7 +172,7 @@ def _draw_rows(
 ) -> None:
     """Draws rows of panels under a headline, a legend of the colours and the columns' names."""
     if not rows:
-        raise ValueError("There is no picture to draw.")
+        raise ValueError("There is no image to draw.")
     head = MARGIN + 3.4 * LINE
     pitch = LINE + _PANEL + _GAP
     width = 2 * MARGIN + len(columns) * (_PANEL + _GAP) - _GAP
@@ -222,7 +222,7 @@ def _add_image(figure: Figure, pixels: np.ndarray, left: float, top: float, side
 
 
 def _window(image: np.ndarray, masks: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
-    """First row, first column and side of a square around all masks, or None where the whole picture is needed."""
+    """First row, first column and side of a square around all masks, or None where the whole image is needed."""
     area = np.logical_or.reduce([to_mask(mask, image) for mask in masks])
     if not area.any():
         return None
@@ -232,7 +232,7 @@ def _window(image: np.ndarray, masks: Sequence[np.ndarray]) -> tuple[int, int, i
     side = max(math.ceil(1.5 * extent), round(shortest / 4))
     if side > 0.8 * shortest:
         return None
-    # The middle of the masks in the middle of the square, as far as the edges of the picture allow.
+    # The middle of the masks in the middle of the square, as far as the edges of the image allow.
     starts = [
         min(max(int(span[0] + span[-1] + 1 - side) // 2, 0), length - side)
         for span, length in zip(spans, area.shape, strict=True)

@@ -34,7 +34,7 @@ class Sizes:
     Attributes:
       networks: which.
       start_filters: of each network; None for the published ones.
-      image_size: side of the pictures.
+      image_size: side of the images.
       batch_size: slices a step.
       steps: training steps.
     """
@@ -76,14 +76,14 @@ class Check:
 
 
 def run_checks(
-    sizes: Sizes, *, say: Callable[[str], None], keep: Callable[[dict[str, Any]], None] = lambda found: None
+    sizes: Sizes, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None] = lambda found: None
 ) -> dict[str, Any]:
     """Measures everything, on noise.
 
     Args:
       sizes: how much.
-      say: told each check when it is done.
-      keep: given what was found so far, again and again.
+      log: told each check when it is done.
+      save: given what was found so far, again and again.
 
     Returns:
       What checks.json holds.
@@ -98,8 +98,8 @@ def run_checks(
     for network in sizes.networks:
         for check in _check_network(network, sizes):
             found["checks"].append({**vars(check), "passed": check.passed})
-            say(_describe(check))
-            keep(found)
+            log(_describe(check))
+            save(found)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Results that are kept: a folder a run without pictures of patients, and the table of them all."""
+"""Results that are kept: a folder a run without images of patients, and the table of them all."""
 
 import json
 import re
@@ -55,7 +55,7 @@ ENSEMBLE_FILES = ("members.json", "config.json", "splits.json", "per_slice_test.
 
 
 def save_run(directory: Path, results: Path) -> None:
-    """Copies a run, an ensemble or a cross-validation, but for checkpoints and pictures, to `results`/<its name>.
+    """Copies a run, an ensemble or a cross-validation, but for checkpoints and images, to `results`/<its name>.
 
     The charts of its scores and, of a run, of its learning are drawn anew, the latter over the published curves too
     where the recipe is a published one.
@@ -176,7 +176,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
         "Run",
         "Network",
         "Protocol",
-        "Picture",
+        "Image",
         "Seed",
         "Test slices (families)",
         "Dice (95 % interval)",

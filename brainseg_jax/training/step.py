@@ -54,7 +54,7 @@ def make_train_step(
       ema_decay: of the EMA, where the state carries one.
 
     Returns:
-      `train_step(state, load)`: the state after the K batches of the load, and their metrics. A step's randomness
+      `train_step(state, step_batches)`: the state after the K batches, and their metrics. A step's randomness
       follows from `state.key_data` and `state.step` alone.
     """
 
@@ -80,17 +80,17 @@ def make_train_step(
         return next_state, BatchMetrics(loss * count, dice.sum(), count)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, load: StepBatches) -> tuple[TrainState, BatchMetrics]:
-        return scan_batches(step, state, load)
+    def train_step(state: TrainState, step_batches: StepBatches) -> tuple[TrainState, BatchMetrics]:
+        return scan_batches(step, state, step_batches)
 
     return train_step
 
 
 def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
-    """Makes the compiled evaluation of a load.
+    """Makes the compiled evaluation.
 
     Returns:
-      `evaluation_step(state, load, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
+      `evaluation_step(state, step_batches, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
     """
 
     def step(state: TrainState, slices: PackedSlices, weights: Array) -> tuple[TrainState, BatchMetrics]:
@@ -101,8 +101,8 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
         return state, BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
 
     @jax.jit
-    def evaluation_step(state: TrainState, load: StepBatches, weights: Array) -> BatchMetrics:
-        return scan_batches(step, state, load, weights)[1]
+    def evaluation_step(state: TrainState, step_batches: StepBatches, weights: Array) -> BatchMetrics:
+        return scan_batches(step, state, step_batches, weights)[1]
 
     return evaluation_step
 
@@ -110,19 +110,21 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
 def evaluate_slices(
     evaluation_step: EvaluationStep,
     state: TrainState,
-    supply: SliceLoader,
+    loader: SliceLoader,
     mesh: Mesh,
     *,
     batch_size: int,
     steps_per_call: int = 0,
 ) -> dict[str, float]:
     """Means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
-    batches, weights = padded_batches(len(supply), batch_size)
-    steps = choose_steps_per_call(steps_per_call, supply, batches=len(batches))
+    batches, weights = padded_batches(len(loader), batch_size)
+    steps = choose_steps_per_call(steps_per_call, loader, batches=len(batches))
     sums = []
-    for first, load in zip(range(0, len(batches), steps), supply.iterate(batches, steps_per_call=steps), strict=True):
-        of_load = shard(weights[first : first + steps], batch_sharding(mesh, axis=1))
-        sums.append(evaluation_step(state, load, of_load))
+    for first, step_batches in zip(
+        range(0, len(batches), steps), loader.iterate(batches, steps_per_call=steps), strict=True
+    ):
+        their_weights = shard(weights[first : first + steps], batch_sharding(mesh, axis=1))
+        sums.append(evaluation_step(state, step_batches, their_weights))
         jax.block_until_ready(sums[-CALLS_AHEAD:][0])
     return mean_metrics(join_metrics(sums))
 
@@ -130,7 +132,7 @@ def evaluate_slices(
 def run_epoch(
     train_step: TrainStep,
     state: TrainState,
-    supply: SliceLoader,
+    loader: SliceLoader,
     batches: np.ndarray,
     *,
     steps_per_call: int,
@@ -141,7 +143,7 @@ def run_epoch(
     Args:
       train_step: see `make_train_step`.
       state: the state before.
-      supply: the slices.
+      loader: the slices.
       batches: (E, B) rows of them.
       steps_per_call: steps that a call takes.
       progress: told after each call the metrics of all so far; those of the last call may not be there yet.
@@ -152,8 +154,8 @@ def run_epoch(
     done: list[BatchMetrics] = []
     # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
     with jax.transfer_guard("disallow"):
-        for load in supply.iterate(batches, steps_per_call=steps_per_call):
-            state, sums = train_step(state, load)
+        for step_batches in loader.iterate(batches, steps_per_call=steps_per_call):
+            state, sums = train_step(state, step_batches)
             done.append(sums)
             jax.block_until_ready(done[-CALLS_AHEAD:][0])
             progress(done)

@@ -1,4 +1,4 @@
-"""Augmentation: picture and mask move together, each change does what its name says, and strength 0 does nothing."""
+"""Augmentation: image and mask move together, each change does what its name says, and strength 0 does nothing."""
 
 import dataclasses
 
@@ -30,14 +30,14 @@ def discs(count=6, side=64):
 
 
 @pytest.mark.parametrize("name", WARPS)
-def test_picture_and_mask_move_together(name):
+def test_image_and_mask_move_together(name):
     images, masks = discs()
     moved, moved_masks = changed(images, masks, **{name: WARPS[name]})
     assert (moved_masks != masks).any()
     assert set(np.unique(moved_masks)) == {0.0, 1.0}
-    from_picture = moved > 0.5
-    shared = (from_picture & (moved_masks > 0)).sum()
-    assert 2 * shared / (from_picture.sum() + moved_masks.sum()) > 0.98
+    from_image = moved > 0.5
+    shared = (from_image & (moved_masks > 0)).sum()
+    assert 2 * shared / (from_image.sum() + moved_masks.sum()) > 0.98
 
 
 def test_a_certain_flip_mirrors_left_and_right():
@@ -81,7 +81,7 @@ def test_intensities_change_slice_by_slice_and_masks_do_not(name):
     np.testing.assert_array_equal(other_masks, masks)
     assert other.min() >= 0
     assert other.max() <= 1
-    assert len({picture.tobytes() for picture in other}) == len(images)
+    assert len({image.tobytes() for image in other}) == len(images)
 
 
 def test_contrast_keeps_the_mean():

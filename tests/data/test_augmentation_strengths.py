@@ -1,6 +1,6 @@
 """Augmentation in numbers: each strength is the bound or the standard deviation that its field's comment gives it.
 
-Pictures of one's own coordinates say after a warp where each of their pixels was taken from.
+Images of one's own coordinates say after a warp where each of their pixels was taken from.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from brainseg_jax.data.augmentation import BIAS_KNOTS, ELASTIC_KNOTS, Augmentati
 NOTHING = Augmentation(**get_config().augmentation)
 
 
-def changed(pictures, **strengths):
-    """(N, S, S) pictures after augmentation, each with a draw of its own, the same in every call."""
-    images = jnp.asarray(pictures, jnp.float32)[..., None]
+def changed(values, **strengths):
+    """(N, S, S) values after augmentation, each with a draw of its own, the same in every call."""
+    images = jnp.asarray(values, jnp.float32)[..., None]
     augmentation = dataclasses.replace(NOTHING, **strengths)
     apply = jax.jit(lambda images: augment(jax.random.key(3), images, images, augmentation=augmentation)[0])
     return np.asarray(apply(images))[..., 0]
@@ -33,19 +33,19 @@ def sources(count, side, **strengths):
 
 @pytest.mark.parametrize(("probability", "fewest", "most"), [(0.0, 0, 0), (0.25, 205, 295), (1.0, 1000, 1000)])
 def test_a_flip_happens_to_its_share_of_the_slices(probability, fewest, most):
-    pictures = np.random.default_rng(0).random((1000, 8, 8))
+    images = np.random.default_rng(0).random((1000, 8, 8))
     # The shift of a millionth of a side keeps the warp where no flip asks for one.
-    other = changed(pictures, flip=probability, shift=1e-6)
-    flipped = np.abs(other - pictures[:, :, ::-1]).max((1, 2)) < 1e-3
-    same = np.abs(other - pictures).max((1, 2)) < 1e-3
+    other = changed(images, flip=probability, shift=1e-6)
+    flipped = np.abs(other - images[:, :, ::-1]).max((1, 2)) < 1e-3
+    same = np.abs(other - images).max((1, 2)) < 1e-3
     assert (flipped ^ same).all()
     # Of 1000 a quarter is 250, with a standard deviation of sqrt(1000 · 1/4 · 3/4) = 13.7: 45 are more than three.
     assert fewest <= flipped.sum() <= most
 
 
 def test_a_flip_does_not_wait_for_the_other_changes_probability():
-    pictures = np.random.default_rng(0).random((20, 8, 8))
-    np.testing.assert_allclose(changed(pictures, flip=1.0, probability=0.0), pictures[:, :, ::-1], atol=1e-5)
+    images = np.random.default_rng(0).random((20, 8, 8))
+    np.testing.assert_allclose(changed(images, flip=1.0, probability=0.0), images[:, :, ::-1], atol=1e-5)
 
 
 def test_rotation_is_up_to_its_degrees_either_way():
@@ -101,9 +101,9 @@ def test_gammas_logarithm_has_its_standard_deviation():
 
 
 def test_contrast_multiplies_distances_from_the_mean_by_up_to_its_share_more_or_less():
-    pictures = flat(500, 8, 0.4)
-    pictures[:, :4] = 0.6
-    other = changed(pictures, contrast=0.3)
+    images = flat(500, 8, 0.4)
+    images[:, :4] = 0.6
+    other = changed(images, contrast=0.3)
     factors = (other[:, 0, 0] - other[:, 7, 0]) / 0.2
     assert 1.29 < factors.max() < 1.3001
     assert 0.6999 < factors.min() < 0.71
@@ -150,8 +150,8 @@ def test_low_resolution_loses_up_to_its_share_of_rows_and_columns_alike():
 
 @pytest.mark.parametrize(("name", "strength"), [("contrast", 0.5), ("bias", 0.2), ("blur", 0.02)])
 def test_each_change_happens_with_the_probability_given(name, strength):
-    pictures = np.random.default_rng(0).uniform(0.2, 0.8, (400, 32, 32))
-    touched = (np.abs(changed(pictures, probability=0.3, **{name: strength}) - pictures) > 1e-4).any((1, 2))
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (400, 32, 32))
+    touched = (np.abs(changed(images, probability=0.3, **{name: strength}) - images) > 1e-4).any((1, 2))
     # Four standard deviations of a binomial, 0.023; of blurs, the third below a fifth of a pixel changes nothing.
     expected = 0.3 * (1 - 0.2 / (0.02 * 32)) if name == "blur" else 0.3
     assert abs(touched.mean() - expected) < 0.1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.packing import PICTURE_LEVELS, load_slices, pack, unpack
+from brainseg_jax.data.packing import IMAGE_LEVELS, load_slices, pack, unpack
 from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original, scale_image
 from brainseg_jax.errors import InputError
 
@@ -30,7 +30,7 @@ def test_scaling_takes_the_whole_range_of_int16_without_overflow():
     np.testing.assert_array_equal(scale_image(np.full((2, 2), 7, np.int16)), np.zeros((2, 2)))
 
 
-def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_a_picture():
+def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_a_image():
     image = np.random.default_rng(0).integers(0, 1000, (128, 128)).astype(np.int32)
     with_pixel, with_letter = image.copy(), image.copy()
     with_pixel[3, 5] = 65535
@@ -62,7 +62,7 @@ def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
     assert np.abs(back - image).mean() < 0.02
 
 
-def test_a_picture_of_the_networks_size_passes_unchanged():
+def test_a_image_of_the_networks_size_passes_unchanged():
     image = np.random.default_rng(0).random((64, 64), np.float32)
     np.testing.assert_array_equal(resize_to_model(image, size=64), image)
     np.testing.assert_array_equal(resize_to_original(image, shape=(64, 64)), image)
@@ -85,17 +85,17 @@ def test_packed_slices_are_the_datasets_in_their_order(data_dir):
     assert images.dtype == masks.dtype == jnp.float32
     for row, record in enumerate(dataset.read(chosen)):
         np.testing.assert_array_equal(masks[row, ..., 0], record.mask)
-        assert np.abs(images[row, ..., 0] - scale_image(record.image)).max() <= 0.51 / PICTURE_LEVELS
+        assert np.abs(images[row, ..., 0] - scale_image(record.image)).max() <= 0.51 / IMAGE_LEVELS
 
 
 def test_packing_keeps_every_grey_level_of_a_slice_that_has_thousands():
     # The widest range that int16 has, 4,096 levels of it, two of them neighbours: what 8 bits would merge 16 to 1.
     levels = np.unique(np.random.default_rng(0).choice(np.arange(-32768, 32768), 4094, replace=False))
     levels = np.concatenate([levels, [levels[-1] - 1, -32768]])[:4096].astype(np.int16)
-    picture = levels.reshape(64, 64)
-    packed = pack(scale_image(picture), np.zeros((64, 64), bool))
-    assert len(np.unique(packed.images)) == len(np.unique(picture)) > 4000
-    eight_bits = np.rint(scale_image(picture) * 255).astype(np.uint8)
+    image = levels.reshape(64, 64)
+    packed = pack(scale_image(image), np.zeros((64, 64), bool))
+    assert len(np.unique(packed.images)) == len(np.unique(image)) > 4000
+    eight_bits = np.rint(scale_image(image) * 255).astype(np.uint8)
     assert len(np.unique(eight_bits)) == 256
 
 
@@ -106,7 +106,7 @@ def test_resizing_is_jaxs_antialiased_linear_one(before, after):
     np.testing.assert_allclose(resize_to_model(image, size=after), expected, atol=2e-6)
 
 
-def test_masks_keep_their_share_of_the_picture_when_shrunk(data_dir):
+def test_masks_keep_their_share_of_the_image_when_shrunk(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
     small = load_slices(dataset, dataset.metadata.slice_ids, image_size=64)
     own = np.array([record.mask.mean() for record in dataset.read(dataset.metadata.slice_ids)])

@@ -29,14 +29,14 @@ def slices():
     return PackedSlices(images, masks)
 
 
-def values_of(supply, batches, steps_per_call):
+def values_of(loader, batches, steps_per_call):
     """The (K, B) slices of each load, as a compiled step sees them."""
 
     @jax.jit
-    def look(load):
-        return scan_batches(lambda carry, of: (carry, (of.images[:, 3, 4], of.masks[:, 5, 1])), 0, load)[1]
+    def look(step_batches):
+        return scan_batches(lambda carry, of: (carry, (of.images[:, 3, 4], of.masks[:, 5, 1])), 0, step_batches)[1]
 
-    found = [look(load) for load in supply.iterate(batches, steps_per_call=steps_per_call)]
+    found = [look(step_batches) for step_batches in loader.iterate(batches, steps_per_call=steps_per_call)]
     for images, masks in found:
         np.testing.assert_array_equal(images, masks)
     return [np.asarray(images) for images, _ in found]
@@ -46,18 +46,18 @@ def values_of(supply, batches, steps_per_call):
 @pytest.mark.parametrize(("steps_per_call", "lengths"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5])])
 def test_loads_hold_the_slices_of_their_batches_in_order(slices, loader_class, steps_per_call, lengths):
     batches = epoch_batches(seed=0, epoch=1, slices=20, batch_size=4)
-    supply = loader_class(slices, make_mesh(batch_size=4))
-    assert len(supply) == 20
-    found = values_of(supply, batches, steps_per_call)
-    assert [len(load) for load in found] == lengths
+    loader = loader_class(slices, make_mesh(batch_size=4))
+    assert len(loader) == 20
+    found = values_of(loader, batches, steps_per_call)
+    assert [len(step_batches) for step_batches in found] == lengths
     np.testing.assert_array_equal(np.concatenate(found), batches)
 
 
 def test_slices_on_the_device_are_filled_up_to_few_sizes(slices):
     assert [round_up(count) for count in (1, 2, 3, 4, 5, 7, 1024, 1025, 1537)] == [1, 2, 3, 4, 6, 8, 1024, 1536, 2048]
     assert all(count <= round_up(count) < 1.5 * count for count in range(1, 4097))
-    (load,) = DeviceLoader(slices, make_mesh(batch_size=1)).iterate(np.zeros((1, 1), int), steps_per_call=1)
-    assert load.slices.images.shape == (24, 16, 16)
+    (step_batches,) = DeviceLoader(slices, make_mesh(batch_size=1)).iterate(np.zeros((1, 1), int), steps_per_call=1)
+    assert step_batches.slices.images.shape == (24, 16, 16)
 
 
 def test_streaming_reads_only_a_few_loads_ahead(slices):
@@ -74,9 +74,9 @@ def test_streaming_reads_only_a_few_loads_ahead(slices):
         def __len__(self):
             return 20
 
-    supply = StreamingLoader(PackedSlices(Counting(), slices.masks), make_mesh(batch_size=1))
-    loads = supply.iterate(np.zeros((1000, 1), np.int32), steps_per_call=1)
-    list(itertools.islice(loads, 10))
+    loader = StreamingLoader(PackedSlices(Counting(), slices.masks), make_mesh(batch_size=1))
+    all_step_batches = loader.iterate(np.zeros((1000, 1), np.int32), steps_per_call=1)
+    list(itertools.islice(all_step_batches, 10))
     assert Counting.reads < 100
 
 
@@ -84,7 +84,7 @@ def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
     mesh = make_mesh(batch_size=1)
 
     def kinds(cache, parts=1):
-        return {type(supply) for supply in make_loaders([slices] * parts, mesh, cache=cache)}
+        return {type(loader) for loader in make_loaders([slices] * parts, mesh, cache=cache)}
 
     assert kinds("device") == {DeviceLoader}
     assert kinds("stream") == {StreamingLoader}
@@ -99,10 +99,10 @@ def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
 def test_a_call_takes_one_step_on_a_cpu_and_an_epoch_on_a_gpu(slices, monkeypatch):
     mesh = make_mesh(batch_size=1)
     resident, streamed = DeviceLoader(slices, mesh), StreamingLoader(slices, mesh)
-    for supply in (resident, streamed):
-        assert choose_steps_per_call(0, supply, batches=100) == 1
-        assert choose_steps_per_call(7, supply, batches=100) == 7
-        assert choose_steps_per_call(700, supply, batches=100) == 100
+    for loader in (resident, streamed):
+        assert choose_steps_per_call(0, loader, batches=100) == 1
+        assert choose_steps_per_call(7, loader, batches=100) == 7
+        assert choose_steps_per_call(700, loader, batches=100) == 100
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert choose_steps_per_call(0, resident, batches=100) == 100
     assert choose_steps_per_call(0, streamed, batches=100) == 8

@@ -67,7 +67,7 @@ def test_parts_are_disjoint_and_together_the_whole(metadata, protocol):
 
 
 def test_slice_protocol_has_the_published_shares_follows_its_seed_and_warns(metadata):
-    with pytest.warns(UserWarning, match="slices of one patient into several parts"):
+    with pytest.warns(UserWarning, match="slices of one patient into several splits"):
         splits = make_splits(metadata, protocol="slice", **OPTIONS)
     total = len(metadata.slice_ids)
     assert [len(splits[split]) for split in SPLITS] == [round(0.7 * total), 39, 19]  # of 194
@@ -155,9 +155,9 @@ def test_an_id_in_two_folds_is_refused_where_patients_must_be_apart():
 
 def test_the_table_of_counts_adds_up(metadata):
     lines = describe_metadata(metadata).splitlines()
-    assert lines[0].divide() == ["fold", "slices", "meningioma", "glioma", "pituitary", "ids", "families"]
-    counts = np.array([[int(number) for number in line.divide()[1:]] for line in lines[1:6]])
-    total = [int(number) for number in lines[6].divide()[1:]]
+    assert lines[0].split() == ["fold", "slices", "meningioma", "glioma", "pituitary", "ids", "families"]
+    counts = np.array([[int(number) for number in line.split()[1:]] for line in lines[1:6]])
+    total = [int(number) for number in lines[6].split()[1:]]
     assert counts[:, :5].sum(0).tolist() == total[:5]
     assert total == [194, 65, 65, 64, 64, 62]
 

@@ -22,12 +22,12 @@ def other(tmp_path_factory, make_config):
 
 
 def test_probabilities_are_the_mean_of_the_members(trained, other):
-    pictures = list(np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.int16))
-    both = Ensemble.from_workdirs([trained, other]).probabilities(pictures)
+    images = list(np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.int16))
+    both = Ensemble.from_workdirs([trained, other]).probabilities(images)
     for found, one, two in zip(
         both,
-        Predictor.from_workdir(trained).probabilities(pictures),
-        Predictor.from_workdir(other).probabilities(pictures),
+        Predictor.from_workdir(trained).probabilities(images),
+        Predictor.from_workdir(other).probabilities(images),
         strict=True,
     ):
         np.testing.assert_allclose(found, (one + two) / 2, atol=1e-6)

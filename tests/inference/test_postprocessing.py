@@ -15,7 +15,7 @@ from brainseg_jax.inference.postprocessing import (
 
 def test_small_components_are_left_out_and_corners_join():
     probabilities = np.zeros((10, 10), np.float32)
-    probabilities[0, 0] = 0.9  # alone: 1 % of the picture
+    probabilities[0, 0] = 0.9  # alone: 1 % of the image
     probabilities[4, 4] = probabilities[5, 5] = probabilities[6, 6] = 0.9  # joined at corners: 3 %
     assert Postprocessing(0.5, 0.0).mask(probabilities).sum() == 4
     assert Postprocessing(0.5, 0.01).mask(probabilities).sum() == 4  # not smaller than 1 %

@@ -1,4 +1,4 @@
-"""Masks for new pictures: any size and kind of file, in their place, and the same in any company."""
+"""Masks for new images: any size and kind of file, in their place, and the same in any company."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ from PIL import Image
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice
-from brainseg_jax.data.image_files import read_picture
+from brainseg_jax.data.image_files import read_image
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.predict_files import find_pictures, predict_files
+from brainseg_jax.inference.predict_files import find_images, predict_files
 from brainseg_jax.inference.predictor import Predictor
 from tests.conftest import REPOSITORY
 
@@ -23,33 +23,33 @@ def predictor(trained):
 
 @pytest.fixture
 def finds_bright_pixels(predictor, monkeypatch):
-    """The predictor with its network replaced by the picture itself: probability is brightness."""
+    """The predictor with its network replaced by the image itself: probability is brightness."""
     monkeypatch.setattr(predictor, "_predict", lambda variables, images: images)
     return predictor
 
 
 def with_square(height, width, top, left, side, *, dtype=np.uint8, bright=200):
-    picture = np.full((height, width), 10, dtype)
-    picture[top : top + side, left : left + side] = bright
-    return picture
+    image = np.full((height, width), 10, dtype)
+    image[top : top + side, left : left + side] = bright
+    return image
 
 
-def write_mat(path, picture):
-    mask = (picture > 100).astype(np.uint8)
-    slice_ = RawSlice(1, "1", 1, picture.astype(np.int16), mask, is_phantom=True)
+def write_mat(path, image):
+    mask = (image > 100).astype(np.uint8)
+    slice_ = RawSlice(1, "1", 1, image.astype(np.int16), mask, is_phantom=True)
     path.write_bytes(mat_file.write_slice(slice_))
 
 
-def test_masks_come_out_upright_in_their_place_and_at_the_pictures_size(tmp_path, finds_bright_pixels):
-    picture = with_square(150, 90, 20, 50, 30)
-    Image.fromarray(picture).save(tmp_path / "grey.png")
-    Image.fromarray(np.stack([picture] * 3, -1)).save(tmp_path / "colour.jpg", quality=95)
+def test_masks_come_out_upright_in_their_place_and_at_the_images_size(tmp_path, finds_bright_pixels):
+    image = with_square(150, 90, 20, 50, 30)
+    Image.fromarray(image).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([image] * 3, -1)).save(tmp_path / "colour.jpg", quality=95)
     Image.fromarray(with_square(150, 90, 20, 50, 30, dtype=np.uint16, bright=40000)).save(tmp_path / "deep.png")
-    write_mat(tmp_path / "slice.mat", picture)
-    paths = find_pictures(str(tmp_path / "*.*"))
+    write_mat(tmp_path / "slice.mat", image)
+    paths = find_images(str(tmp_path / "*.*"))
     masks = list(predict_files(finds_bright_pixels, paths, tmp_path / "out"))
     assert [path.name for path in masks] == ["colour_mask.png", "deep_mask.png", "grey_mask.png", "slice_mask.png"]
-    truth = picture == 200
+    truth = image == 200
     for path in masks:
         mask = np.asarray(Image.open(path))
         assert mask.shape == (150, 90)
@@ -63,42 +63,42 @@ def test_masks_come_out_upright_in_their_place_and_at_the_pictures_size(tmp_path
 def test_sixteen_bits_keep_their_levels(tmp_path):
     deep = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png"), deep)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), deep)
 
 
-def test_a_picture_gets_the_same_mask_alone_and_in_a_batch(predictor):
+def test_a_image_gets_the_same_mask_alone_and_in_a_batch(predictor):
     rng = np.random.default_rng(0)
-    pictures = [rng.random((40 + 7 * index, 60)) for index in range(5)]
-    together = predictor.probabilities(pictures)
-    for picture, probabilities in zip(pictures, together, strict=True):
-        assert probabilities.shape == picture.shape
+    images = [rng.random((40 + 7 * index, 60)) for index in range(5)]
+    together = predictor.probabilities(images)
+    for image, probabilities in zip(images, together, strict=True):
+        assert probabilities.shape == image.shape
         assert probabilities.min() >= 0
         assert probabilities.max() <= 1
-        np.testing.assert_allclose(predictor.probabilities([picture])[0], probabilities, atol=1e-5)
+        np.testing.assert_allclose(predictor.probabilities([image])[0], probabilities, atol=1e-5)
 
 
 def test_brightness_and_contrast_of_the_file_do_not_matter(predictor):
-    picture = np.random.default_rng(0).random((64, 64))
+    image = np.random.default_rng(0).random((64, 64))
     np.testing.assert_allclose(
-        predictor.probabilities([picture])[0], predictor.probabilities([1000 * picture - 300])[0], atol=1e-4
+        predictor.probabilities([image])[0], predictor.probabilities([1000 * image - 300])[0], atol=1e-4
     )
 
 
 def test_bad_files_and_patterns_are_named(tmp_path, predictor):
     with pytest.raises(InputError, match=r"--input=.*\*\.png names no file"):
-        find_pictures(str(tmp_path / "*.png"))
+        find_images(str(tmp_path / "*.png"))
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(InputError, match=r"notes\.txt has the suffix '\.txt'"):
-        find_pictures(str(tmp_path / "*"))
+        find_images(str(tmp_path / "*"))
     (tmp_path / "notes.txt").unlink()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(InputError, match=r"broken\.png is not a readable PNG or JPEG"):
-        read_picture(tmp_path / "broken.png")
+        read_image(tmp_path / "broken.png")
     (tmp_path / "broken.mat").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"broken\.mat is not a MATLAB"):
-        read_picture(tmp_path / "broken.mat")
+        read_image(tmp_path / "broken.mat")
     with pytest.raises(InputError, match=r"would both give broken_mask\.png"):
-        find_pictures(str(tmp_path / "broken.*"))
+        find_images(str(tmp_path / "broken.*"))
 
 
 # Runs a program and prints the most memory that it, and nothing before it, took.
@@ -116,8 +116,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path, trained):
         folders[count] = tmp_path / str(count)
         folders[count].mkdir()
         for number in range(count):
-            picture = rng.integers(0, 255, (256, 200 + number % 20), np.uint8)
-            Image.fromarray(picture).save(folders[count] / f"{number}.png", compress_level=0)
+            image = rng.integers(0, 255, (256, 200 + number % 20), np.uint8)
+            Image.fromarray(image).save(folders[count] / f"{number}.png", compress_level=0)
     taken = {}
     for count, folder in folders.items():
         command = [str(REPOSITORY / "scripts" / "predict.py"), f"--workdir={trained}", f"--input={folder}/*.png"]

@@ -35,8 +35,8 @@ def test_a_square_in_a_square_by_hand():
     assert found.hd95_mm == pytest.approx(math.sqrt(2))  # a quarter of the outer outline
 
 
-def test_a_mask_at_the_pictures_edge_has_an_outline_there():
-    # A whole picture against its left half: its right edge is 2 columns from the outline of the half.
+def test_a_mask_at_the_images_edge_has_an_outline_there():
+    # A whole image against its left half: its right edge is 2 columns from the outline of the half.
     full, half = np.ones((4, 4), bool), np.zeros((4, 4), bool)
     half[:, :2] = True
     found = compare_surfaces(half, full, spacing_mm=1.0)

@@ -176,9 +176,9 @@ def test_drawings_are_small_files_with_the_same_bytes_each_time(model: nn.Module
         draw_network(model, path, image_size=64, title="A network")
     assert first.read_bytes() == second.read_bytes()
     assert first.stat().st_size < 500_000
-    with Image.open(first) as picture:
-        assert picture.format == "PNG"
-        assert picture.width >= 900
+    with Image.open(first) as image:
+        assert image.format == "PNG"
+        assert image.width >= 900
 
 
 def test_a_changed_network_changes_its_drawing(tmp_path: Path) -> None:

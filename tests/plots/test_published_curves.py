@@ -88,7 +88,7 @@ def test_nothing_written_lies_on_anything_else_or_outside(drawn):
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
 
 
-def test_the_file_is_a_small_picture_with_the_same_bytes_each_time(tmp_path):
+def test_the_file_is_a_small_image_with_the_same_bytes_each_time(tmp_path):
     for name in ("folder/a.png", "b.png"):
         published_curves(OURS, THEIRS, tmp_path / name, title="Title")
     assert (tmp_path / "folder" / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,4 +1,4 @@
-"""Pictures: colours counted by hand, files that open, are small and come out the same twice."""
+"""Images: colours counted by hand, files that open, are small and come out the same twice."""
 
 import itertools
 import math
@@ -37,12 +37,12 @@ def rectangle(top: int, left: int, height: int, width: int, *, side: int = SIDE)
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        picture.verify()
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert not {"Software", "Creation Time", "date"} & set(picture.info)
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        image.verify()
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert not {"Software", "Creation Time", "date"} & set(image.info)
+        return np.asarray(image.convert("RGB"))
 
 
 def epochs(count: int) -> list[dict[str, float]]:
@@ -188,7 +188,7 @@ def test_figures_are_small_files_with_the_same_bytes_each_time(draw: Callable[[P
     assert pixels.std() > 0
 
 
-def test_tall_figures_of_noisy_pictures_stay_small(tmp_path: Path) -> None:
+def test_tall_figures_of_noisy_images_stay_small(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     mask = rectangle(10, 10, 200, 220, side=256)
     noisy = [Example(generator.uniform(size=(256, 256)), mask, mask, f"slice {k}", 1.0) for k in range(8)]
@@ -224,7 +224,7 @@ def test_the_enlarged_part_holds_all_masks() -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, 59), (59, 0), (59, 59), (30, 30)])
-def test_the_enlarged_part_stays_in_the_picture(corner: tuple[int, int]) -> None:
+def test_the_enlarged_part_stays_in_the_image(corner: tuple[int, int]) -> None:
     mask = rectangle(*corner, 5, 5)
     window = _window(head(), [mask])
     assert window is not None
@@ -252,9 +252,9 @@ def test_learning_curves_take_values_that_are_not_finite(tmp_path: Path) -> None
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         segmentation_examples([], path, title="a")
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         slice_gallery([], [], [], path)
     with pytest.raises(ValueError, match="no epoch"):
         learning_curves([], path, title="a")

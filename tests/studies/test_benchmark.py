@@ -16,14 +16,14 @@ from tests.conftest import REPOSITORY
 def test_turns_count_units_a_second_and_alternate():
     order = []
 
-    def side(name, seconds):
+    def program(name, seconds):
         def run():
             order.append(name)
             time.sleep(seconds)
 
         return run
 
-    runs = {"fast": (side("fast", 0.01), 5), "slow": (side("slow", 0.04), 5)}
+    runs = {"fast": (program("fast", 0.01), 5), "slow": (program("slow", 0.04), 5)}
     speeds = timing.measure_in_turns(runs, repeats=3, seconds=0.08)
     assert speeds["fast"].median == pytest.approx(500, rel=0.25)
     assert speeds["slow"].median == pytest.approx(125, rel=0.25)
@@ -113,8 +113,8 @@ def test_pytorchs_unet_is_ours():
             axes = (0, 3, 1, 2) if isinstance(layer, torch.nn.ConvTranspose2d) else (3, 2, 0, 1)
             layer.weight.copy_(torch.from_numpy(np.array(ours["kernel"].transpose(axes))))
             layer.bias.copy_(torch.from_numpy(np.array(ours["bias"])))
-        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(theirs, model.apply({"params": params}, images), atol=1e-4)
+        in_torch = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(in_torch, model.apply({"params": params}, images), atol=1e-4)
 
 
 def test_pytorchs_linknet_has_our_layers():
@@ -136,14 +136,14 @@ def test_what_is_left_out_for_want_of_time_is_kept_as_such(monkeypatch):
     pytest.importorskip("torch", reason="needs the [bench] extra")
     from brainseg_jax.studies.benchmark import run
 
-    def parts(plan, found, on_gpu, say):
+    def parts(plan, found, on_gpu, log):
         yield "first", lambda: found["rows"].append("a row")
         yield "second", lambda: found["rows"].append("another")
 
     monkeypatch.setattr(run, "_parts", parts)
-    monkeypatch.setattr(run, "_measure_ceilings", lambda *arguments: {})
+    monkeypatch.setattr(run, "_measure_peaks", lambda *arguments: {})
     kept = []
-    run.run_benchmark(run.PLANS["tiny"], say=lambda line: None, keep=lambda found: kept.append(str(found)), seconds=0)
+    run.run_benchmark(run.PLANS["tiny"], log=lambda line: None, save=lambda found: kept.append(str(found)), seconds=0)
     assert "'rows': ['a row']" in kept[-1]
     assert "'left_out': ['second']" in kept[-1]
 
@@ -158,8 +158,8 @@ def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
         assert names | {"torch_setting", "ratio", "parameters", "ours_compile_seconds"} <= set(row)
         if row["batch"] == "recipe":
             assert row["ratio"] == pytest.approx(row["ours_slices_per_second"] / max(row["torch_settings"].values()))
-            rates = {"arithmetic": row["flops_per_second"] / found["ceilings"]["float32_flops_per_second"]}
-            rates["memory"] = row["bytes_per_second"] / found["ceilings"]["bytes_per_second"]
+            rates = {"arithmetic": row["flops_per_second"] / found["peaks"]["float32_flops_per_second"]}
+            rates["memory"] = row["bytes_per_second"] / found["peaks"]["bytes_per_second"]
             assert row["binding_ceiling"] == max(rates, key=rates.get)
             assert row["share_of_ceiling"] == pytest.approx(max(rates.values()))
     assert {(row["model"], row["mode"]) for row in found["rows"]} == {

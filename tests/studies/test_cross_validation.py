@@ -139,7 +139,7 @@ def test_a_fold_that_is_none_of_five_is_refused(metadata):
         cross_validation.check_folds(dataclasses.replace(metadata, folds=folds), config)
 
 
-def test_results_keep_a_cross_validation_with_a_row_and_no_pictures(folds, tmp_path):
+def test_results_keep_a_cross_validation_with_a_row_and_no_images(folds, tmp_path):
     _, directory = folds
     save_run(directory, tmp_path)
     kept = {str(path.relative_to(tmp_path / "unet_cv")) for path in (tmp_path / "unet_cv").rglob("*.*")}
@@ -150,6 +150,6 @@ def test_results_keep_a_cross_validation_with_a_row_and_no_pictures(folds, tmp_p
 
 def test_each_fold_has_its_own_network(folds):
     _, directory = folds
-    picture = np.random.default_rng(0).integers(0, 200, (64, 64))
-    first, second = (Predictor.from_workdir(directory / f"fold_{fold}").probabilities([picture])[0] for fold in (1, 2))
+    image = np.random.default_rng(0).integers(0, 200, (64, 64))
+    first, second = (Predictor.from_workdir(directory / f"fold_{fold}").probabilities([image])[0] for fold in (1, 2))
     assert np.abs(first - second).max() > 0

@@ -16,7 +16,7 @@ SIZES = Sizes(("unet",), 4, 16, 2, 2)
 def found():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "default_backend", lambda: "gpu")  # the CPU beside itself
-        return device_checks.run_checks(SIZES, say=lambda line: None)
+        return device_checks.run_checks(SIZES, log=lambda line: None)
 
 
 def test_a_cpu_passes(found, tmp_path):
@@ -43,7 +43,7 @@ def test_parameters_that_are_not_finite_do_not_pass(monkeypatch):
     found = iter([(np.ones(2), np.ones(3)), (np.ones(2), np.array([1, np.nan, 1])), (np.ones(2), np.ones(3))])
     monkeypatch.setattr(device_checks, "first_steps", lambda *arguments, **options: next(found))
     monkeypatch.setattr(device_checks, "gradients", lambda *arguments, **options: np.ones(3, np.float32))
-    checks = device_checks.run_checks(SIZES, say=lambda line: None)["checks"]
+    checks = device_checks.run_checks(SIZES, log=lambda line: None)["checks"]
     assert [check["name"] for check in checks if check["passed"] is False] == ["again"]
 
 
@@ -58,5 +58,5 @@ def test_a_device_that_computes_otherwise_is_found(monkeypatch):
 
     monkeypatch.setattr(device_checks, "first_steps", drifting)
     monkeypatch.setattr(device_checks, "gradients", lambda *arguments, **options: np.ones(3, np.float32))
-    checks = device_checks.run_checks(SIZES, say=lambda line: None)["checks"]
+    checks = device_checks.run_checks(SIZES, log=lambda line: None)["checks"]
     assert {check["name"] for check in checks if check["passed"] is False} == {"again", "streamed"}

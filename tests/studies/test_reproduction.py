@@ -15,7 +15,7 @@ from brainseg_jax.studies.results import RUN_FILES, devices_table, reproduced_ta
 from tests.conftest import REPOSITORY
 
 WRITES = "import pathlib, sys, time; time.sleep(float(sys.argv[2])); pathlib.Path(sys.argv[1]).write_text('x')"
-KIND = jobs.Kind("done.txt", (), lambda workdir, folder: None, lambda folder: "found")
+KIND = jobs.ResultKind("done.txt", (), lambda workdir, folder: None, lambda folder: "found")
 
 
 @pytest.fixture

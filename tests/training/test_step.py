@@ -14,7 +14,7 @@ from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.training.state import TrainState, observe_validation_loss
 from brainseg_jax.training.step import evaluate_slices, make_evaluation_step, make_train_step
-from tests.helpers import ADAM, LINKNET, NO_AUGMENTATION, ONE_DEVICE, load_of, setup_of, some_slices
+from tests.helpers import ADAM, LINKNET, NO_AUGMENTATION, ONE_DEVICE, setup_of, some_slices, step_batches_of
 
 
 @pytest.mark.parametrize("changes", [{}, LINKNET], ids=["unet", "linknet"])
@@ -50,7 +50,7 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
         state.params,
         gradients,
     )
-    after, sums = training.train_step(state, load_of(images, masks, rows))
+    after, sums = training.train_step(state, step_batches_of(images, masks, rows))
     assert sums.loss.shape == (1,)
     assert float(sums.loss[0]) / float(sums.slices[0]) == pytest.approx(float(loss), rel=1e-5)
     assert int(after.step) == 1
@@ -69,8 +69,8 @@ def test_seeds_and_folds_share_a_compiled_program(make_config):
         config.seed, config.train.epochs = seed, 3
         training = setup_of(config, steps_per_epoch=steps_per_epoch)
         loader = DeviceLoader(pack(*some_slices(slices, 32)), ONE_DEVICE)
-        load = next(loader.iterate(np.zeros((1, 4), np.int32), steps_per_call=1))
-        return training.train_step.lower(training.state, load).as_text()
+        step_batches = next(loader.iterate(np.zeros((1, 4), np.int32), steps_per_call=1))
+        return training.train_step.lower(training.state, step_batches).as_text()
 
     assert program(0, 50, 12) == program(1, 63, 15)
     assert program(0, 50, 12) != program(0, 70, 12)
@@ -107,12 +107,12 @@ def test_the_transfer_guard_refuses_what_is_not_sent_explicitly(make_config):
     config = make_config()
     training = setup_of(config)
     state = training.state
-    load = load_of(*some_slices(4, 32), [0, 1])
+    step_batches = step_batches_of(*some_slices(4, 32), [0, 1])
     with (
         jax.transfer_guard("disallow"),
         pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"),
     ):
-        training.train_step(state, load._replace(rows=np.array([[0, 1]], np.int32)))
+        training.train_step(state, step_batches._replace(rows=np.array([[0, 1]], np.int32)))
 
 
 def test_several_steps_a_call_do_what_single_steps_do(make_config):
@@ -124,9 +124,9 @@ def test_several_steps_a_call_do_what_single_steps_do(make_config):
     step = training.train_step
     start, single, losses = jax.device_get(state.params), jax.tree.map(jnp.copy, state), []
     for batch in batches:
-        single, sums = step(single, load_of(images, masks, batch))
+        single, sums = step(single, step_batches_of(images, masks, batch))
         losses.append(float(sums.loss[0]))
-    together, sums = step(state, load_of(images, masks, *batches))
+    together, sums = step(state, step_batches_of(images, masks, *batches))
     assert int(together.step) == int(single.step) == 3
     np.testing.assert_allclose(sums.loss, losses, rtol=1e-5)
     moved, apart = (
@@ -175,10 +175,10 @@ def test_a_lower_learning_rate_makes_smaller_steps(make_config):
     training = setup_of(config)
     state = training.state
     start = jax.device_get(state.params)
-    load = load_of(*some_slices(4, 32), range(4))
+    step_batches = step_batches_of(*some_slices(4, 32), range(4))
     step = training.train_step
-    full, _ = step(jax.tree.map(jnp.copy, state), load)
-    small, _ = step(state.replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), load)
+    full, _ = step(jax.tree.map(jnp.copy, state), step_batches)
+    small, _ = step(state.replace(plateau=state.plateau._replace(scale=jnp.float32(0.1))), step_batches)
 
     def compare(before, with_full, with_small):
         np.testing.assert_allclose(with_small - before, 0.1 * (with_full - before), rtol=0.01, atol=1e-6)

@@ -18,7 +18,7 @@ from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.training.state import apply_gradients
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.workdir.files import read_config, read_splits
-from tests.helpers import ADAM, load_of, load_recipe, rows_of, setup_of, some_slices
+from tests.helpers import ADAM, load_recipe, rows_of, setup_of, some_slices, step_batches_of
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_average_of_the_weights_is_what_numpy_says(make_config):
     state = training.state
     expected = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     for number in range(4):
-        state, _ = training.train_step(state, load_of(*some_slices(4, 32), range(4)))
+        state, _ = training.train_step(state, step_batches_of(*some_slices(4, 32), range(4)))
         decay = min(0.3, (1 + number) / (10 + number))  # 0.1, 0.18, 0.25, 0.3
         new = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
         expected = jax.tree.map(lambda old, now, decay=decay: decay * old + (1 - decay) * now, expected, new)
@@ -107,13 +107,13 @@ def test_weight_decay_shrinks_kernels_only_and_by_the_learning_rate(make_config)
 
 
 def test_mirrored_predictions_are_the_mean_of_both_ways(tmp_path, strong, strong_run):
-    picture = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.int16)
+    image = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.int16)
     mirrored = Predictor.from_workdir(strong_run)
     with pytest.raises(InputError, match=r"postprocessing\.json was tuned with tta_flip = True, not False: give"):
         Predictor.from_workdir(strong_run, tta_flip=False)
     plain = Predictor.from_workdir(strong_run, tta_flip=False, threshold=0.5, min_component_fraction=0.0)
-    one, other = (plain.probabilities([image])[0] for image in (picture, picture[:, ::-1]))
-    np.testing.assert_allclose(mirrored.probabilities([picture])[0], (one + other[:, ::-1]) / 2, atol=1e-6)
+    one, other = (plain.probabilities([one])[0] for one in (image, image[:, ::-1]))
+    np.testing.assert_allclose(mirrored.probabilities([image])[0], (one + other[:, ::-1]) / 2, atol=1e-6)
     assert np.abs(one - other[:, ::-1]).max() > 1e-3
 
 

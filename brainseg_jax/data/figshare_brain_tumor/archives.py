@@ -95,7 +95,7 @@ class Source:
 
 
 def find_source(manual_dir: Path) -> Source:
-    """Lists the dataset's slices in a folder, without reading the pictures.
+    """Lists the dataset's slices in a folder, without reading the images.
 
     Args:
       manual_dir: the folder.

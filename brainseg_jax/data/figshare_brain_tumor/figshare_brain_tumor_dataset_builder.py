@@ -31,7 +31,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012 (TFDS declares it as a plain attribute)
     BUILDER_CONFIGS = [  # noqa: RUF012
         BuilderConfig(name="figshare", description="The slices that figshare publishes, or a part of them."),
-        BuilderConfig(name="phantom", description="Drawn slices in the same layout.", is_phantom=True),
+        BuilderConfig(name="phantom", description="Phantom slices in the same layout.", is_phantom=True),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Run `python scripts/prepare_data.py`, which downloads the files, or put the four brainTumorDataPublic_*.zip "

@@ -1,7 +1,7 @@
 """One `<id>.mat` of the dataset ↔ one validated slice, and `cvind.mat` ↔ the official folds.
 
 The files are MATLAB v7.3: HDF5 behind a 512-byte user block. MATLAB stores arrays column by column, so an HDF5 reader
-sees pictures and masks transposed; here they are upright, (rows, columns).
+sees images and masks transposed; here they are upright, (rows, columns).
 """
 
 import io
@@ -84,17 +84,17 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
 
 
 def read_image(data: bytes, *, name: str) -> np.ndarray:
-    """Reads only the picture of a `.mat` file, which needs no mask, label or id.
+    """Reads only the image of a `.mat` file, which needs no mask, label or id.
 
     Args:
       data: the bytes of a MATLAB v7.3 file with `cjdata/image`.
       name: where the file is, for messages.
 
     Returns:
-      (H, W) upright picture in the file's dtype.
+      (H, W) upright image in the file's dtype.
 
     Raises:
-      InputError: the file is not MATLAB v7.3 or holds no two-dimensional, finite picture.
+      InputError: the file is not MATLAB v7.3 or holds no two-dimensional, finite image.
     """
     with _open(data, name) as file:
         image = _field(file, "cjdata/image", name)

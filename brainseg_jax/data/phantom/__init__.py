@@ -1,1 +1,1 @@
-"""Phantoms: drawn slices in the form of the figshare dataset."""
+"""Phantoms: phantom slices in the form of the figshare dataset."""

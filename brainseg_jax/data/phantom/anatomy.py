@@ -2,9 +2,9 @@
 
 Every organ is a solid given by its signed distance in millimetres, negative inside. A slice evaluates the solids at the
 points of its plane and paints them from the outside in. Cutting one solid head three ways is what makes axial, coronal
-and sagittal pictures agree with each other, and a tumour grow and shrink through the slices of a patient.
+and sagittal images agree with each other, and a tumour grow and shrink through the slices of a patient.
 
-Coordinates: points are float32 (3, H, W) arrays in millimetres: x to the right of the picture, y towards the nose, z
+Coordinates: points are float32 (3, H, W) arrays in millimetres: x to the right of the image, y towards the nose, z
 towards the top of the head; the origin lies between the hemispheres, where a brain atlas has the anterior commissure.
 Intensities are relative to white matter, which is 1.
 """
@@ -166,7 +166,7 @@ class Canvas:
     """A section through a head with a tumour, painted solid by solid from the outside in.
 
     Attributes, all float32 (H, W) but for the points:
-      image: the picture.
+      image: the image.
       points, mirrored: where the pixels lie in the model, (3, H, W); mirrored: with both halves laid on one.
       pushed, mirrored_pushed: the same, but the tumour has pushed aside what lies around it.
       inner: signed distance to the inside of the skull.

@@ -1,6 +1,6 @@
 """Synthetic head slices with tumours, in the layout in which figshare publishes the real ones.
 
-The project's embedded dataset: pictures that look enough like contrast-enhanced T1 slices to train on, to test with and
+The project's embedded dataset: images that look enough like contrast-enhanced T1 slices to train on, to test with and
 to show, and that anybody may pass on. They are drawings (`phantom_anatomy.py`), no person's data, and say nothing about
 how well a network does on patients. All is a function of (patients, seed, size).
 """
@@ -111,11 +111,11 @@ def expose(rng: np.random.Generator, intensity: Field, plane: Field, noise: floa
     return np.hypot(intensity * bias + real, imaginary)
 
 
-def enlarge(picture: Field, size: int) -> Field:
+def enlarge(image: Field, size: int) -> Field:
     """Bilinear interpolation: (H, W) → (size, size)."""
-    if picture.shape[0] == size:
-        return picture
-    return ndimage.zoom(picture, size / picture.shape[0], order=1, mode="nearest", grid_mode=True)
+    if image.shape[0] == size:
+        return image
+    return ndimage.zoom(image, size / image.shape[0], order=1, mode="nearest", grid_mode=True)
 
 
 def draw_patient(
@@ -128,7 +128,7 @@ def draw_patient(
       head: the person.
       tumour: the person's tumour.
       count: number of slices; about a third of the examinations take the last three of them in another view.
-      size: height and width of the pictures.
+      size: height and width of the images.
 
     Returns:
       `count` pairs (image, mask), each (size, size): int16 from 0 to between 600 and 3000, and uint8 0 or 1.
@@ -137,16 +137,16 @@ def draw_patient(
     in_second = 3 if rng.random() < 0.35 else 0
     noise = rng.uniform(0.012, 0.05)
     peak = rng.uniform(700, 2600)
-    pictures = []
+    images = []
     for view, number in zip(views, (count - in_second, in_second), strict=False):
         camera = random_camera(rng, str(view))
         for depth in slice_depths(head, tumour, camera, number):
             plane = camera.plane(depth, min(size, ACQUIRED_SIZE))
             intensity, distance = draw_section(head, tumour, plane)
-            picture = enlarge(expose(rng, intensity, plane, noise), size)
-            picture *= peak * rng.uniform(0.87, 1.15) / picture.max()
-            pictures.append((np.rint(picture).astype(np.int16), (enlarge(distance, size) < 0).astype(np.uint8)))
-    return pictures
+            image = enlarge(expose(rng, intensity, plane, noise), size)
+            image *= peak * rng.uniform(0.87, 1.15) / image.max()
+            images.append((np.rint(image).astype(np.int16), (enlarge(distance, size) < 0).astype(np.uint8)))
+    return images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +202,7 @@ def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator
     Args:
       patients: number of patient ids, 10 to about 380; four in ten have a glioma, three each of the others.
       seed: not negative; another seed draws other people.
-      size: height and width of the pictures, at least 64.
+      size: height and width of the images, at least 64.
 
     Yields:
       (slice, fold): slices in the order of their ids, 6 to 10 of a patient in a row, ids spread over 1..3064; fold is
@@ -216,7 +216,7 @@ def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator
     if seed < 0:
         raise InputError(f"The phantom seed must not be negative, but is {seed}.")
     if size < MIN_SIZE:
-        raise InputError(f"The phantom size must be at least {MIN_SIZE} pixels, not {size}: ask for larger pictures.")
+        raise InputError(f"The phantom size must be at least {MIN_SIZE} pixels, not {size}: ask for larger images.")
     plan = _plan(patients, seed)
     total = sum(patient.count for patient in plan)
     if total > SLICE_IDS:

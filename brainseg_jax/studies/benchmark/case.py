@@ -11,7 +11,7 @@ class Case:
       model: "unet" or "linknet".
       start_filters: channels of the first level.
       mode: "train" (forward, backward, Adam) or "inference".
-      image_size: side of the pictures.
+      image_size: side of the images.
       batch_size: slices a step.
       dtype: our dtype of the computation.
       devices: how many share a batch; PyTorch takes one.

@@ -16,7 +16,7 @@ from brainseg_jax.data.packing import PackedSlices, pack
 from brainseg_jax.inference.predictor import make_predict_step
 from brainseg_jax.models import create_model
 from brainseg_jax.studies.benchmark.case import Case
-from brainseg_jax.studies.benchmark.timing import Side
+from brainseg_jax.studies.benchmark.timing import Program
 from brainseg_jax.training.setup import TrainingSetup, setup_training
 from brainseg_jax.training.step import run_epoch
 from brainseg_jax.utils.sharding import batch_sharding, make_mesh, replicated, shard
@@ -33,7 +33,7 @@ AUGMENTED = {
 }
 
 
-def make_side(case: Case) -> Side:
+def make_program(case: Case) -> Program:
     """Our training step or inference for a case, warmed up."""
     return _training(case) if case.mode == "train" else _inference(case)
 
@@ -54,26 +54,26 @@ def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
     return setup_training(config, steps_per_epoch=1, mesh=make_mesh(batch_size=case.batch_size, count=case.devices))
 
 
-def _training(case: Case) -> Side:
+def _training(case: Case) -> Program:
     training = start(case)
     slices = random_slices(case.batch_size, case.image_size)
     batches = np.tile(np.arange(case.batch_size, dtype=np.int32), (case.steps, 1))
-    (load,) = DeviceLoader(slices, training.mesh).iterate(batches, steps_per_call=case.steps)
+    (step_batches,) = DeviceLoader(slices, training.mesh).iterate(batches, steps_per_call=case.steps)
     parameters = _count(training.state.params)
     started = time.perf_counter()
-    compiled = training.train_step.lower(training.state, load).compile()  # type: ignore[attr-defined]
-    states = [compiled(training.state, load)[0]]
+    compiled = training.train_step.lower(training.state, step_batches).compile()  # type: ignore[attr-defined]
+    states = [compiled(training.state, step_batches)[0]]
     jax.block_until_ready(states)
     seconds = time.perf_counter() - started
 
     def run() -> None:
-        states[0], sums = compiled(states[0], load)
+        states[0], sums = compiled(states[0], step_batches)
         jax.block_until_ready((states[0], sums))
 
-    return _side(compiled, run, case, training.mesh, seconds, parameters)
+    return _program(compiled, run, case, training.mesh, seconds, parameters)
 
 
-def _inference(case: Case) -> Side:
+def _inference(case: Case) -> Program:
     model = create_model({"name": case.model, "start_filters": case.start_filters, "dtype": case.dtype})
     mesh = make_mesh(batch_size=case.batch_size, count=case.devices)
     images = np.random.default_rng(0).random((case.batch_size, case.image_size, case.image_size, 1), np.float32)
@@ -88,15 +88,15 @@ def _inference(case: Case) -> Side:
     def run() -> None:
         jax.block_until_ready([compiled(variables, batch) for _ in range(case.steps)])
 
-    return _side(compiled, run, case, mesh, seconds, _count(variables["params"]))
+    return _program(compiled, run, case, mesh, seconds, _count(variables["params"]))
 
 
-def _side(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, parameters: int) -> Side:
+def _program(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, parameters: int) -> Program:
     # XLA counts the program of one device and the body of a loop once: so a batch's share of one device.
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     share = case.batch_size / mesh.size
     taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    return Side(
+    return Program(
         run=run,
         slices=case.batch_size * case.steps,
         compile_seconds=seconds,
@@ -107,7 +107,7 @@ def _side(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, param
     )
 
 
-def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
+def make_epochs(case: Case, *, slices: int) -> dict[str, Program]:
     """An epoch in four ways: bare steps on one batch, from device memory, the same augmented, and streamed.
 
     All four read the metrics of all steps at the end, as training does.
@@ -116,14 +116,14 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
     found = {}
     for name in ("bare", "device", "augmented", "stream"):
         training = start(case, augmented=name == "augmented")
-        supply = (StreamingLoader if name == "stream" else DeviceLoader)(host, training.mesh)
-        steps = choose_steps_per_call(0, supply, batches=slices // case.batch_size)
+        loader = (StreamingLoader if name == "stream" else DeviceLoader)(host, training.mesh)
+        steps = choose_steps_per_call(0, loader, batches=slices // case.batch_size)
         step, states, epochs = training.train_step, [training.state], [0]
-        fixed = next(iter(supply.iterate(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
+        fixed = next(iter(loader.iterate(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
 
         def run(
             bare: bool = name == "bare",
-            supply: Any = supply,
+            loader: Any = loader,
             step: Any = step,
             states: Any = states,
             epochs: Any = epochs,
@@ -139,24 +139,24 @@ def make_epochs(case: Case, *, slices: int) -> dict[str, Side]:
                     done.append(sums)
                 jax.device_get(done)
             else:
-                states[0], _ = run_epoch(step, states[0], supply, batches, steps_per_call=steps)
+                states[0], _ = run_epoch(step, states[0], loader, batches, steps_per_call=steps)
             jax.block_until_ready(states[0])
 
         started = time.perf_counter()
         run()
         seconds = time.perf_counter() - started
-        found[name] = Side(run, len(_batches(case, slices, 0)) * case.batch_size, seconds, _count(states[0].params))
+        found[name] = Program(run, len(_batches(case, slices, 0)) * case.batch_size, seconds, _count(states[0].params))
     return found
 
 
-def ceilings(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
+def peaks(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
     """What the device can do at most: operations of large matrix products, and bytes of a large copy."""
-    side = 8192 if on_gpu else 2048
-    matrix = jax.random.normal(jax.random.key(0), (side, side))
+    program = 8192 if on_gpu else 2048
+    matrix = jax.random.normal(jax.random.key(0), (program, program))
     values = jax.random.normal(jax.random.key(0), (2**28 if on_gpu else 2**25,))
     multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1.0)
     runs: dict[str, tuple[Any, int]] = {
-        name: (functools.partial(wait_for, multiply, of_type), 2 * side**3)
+        name: (functools.partial(wait_for, multiply, of_type), 2 * program**3)
         for name, of_type in (("float32", matrix), ("bfloat16", matrix.astype(jnp.bfloat16)))
     }
     return runs | {"bytes": (functools.partial(wait_for, copy, values), 2 * values.nbytes)}

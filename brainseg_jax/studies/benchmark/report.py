@@ -40,7 +40,7 @@ def describe(found: Mapping[str, Any]) -> str:
         "in one process; PyTorch in the fastest of its settings. The whole of it is in benchmark.json."
         + (f" Left out, for want of time: {', '.join(found['left_out'])}." if found.get("left_out") else ""),
         "",
-        "| Network | Work | Picture | Batch | Ours / PyTorch | PyTorch's setting | Share of the ceiling |"
+        "| Network | Work | Image | Batch | Ours / PyTorch | PyTorch's setting | Share of the ceiling |"
         + (" Ours, slices/s | PyTorch, slices/s |" if absolute else ""),
         "| --- | --- | --- | --- | --- | --- | --- |" + (" --- | --- |" if absolute else ""),
     ]

@@ -1,4 +1,4 @@
-"""The whole benchmark: every case on both sides, epochs, ceilings, and how cost grows."""
+"""The whole benchmark: every case in both libraries, epochs, peaks of the device, and how cost grows."""
 
 import dataclasses
 import functools
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from brainseg_jax.published import PUBLISHED_BATCH, PUBLISHED_START_FILTERS
-from brainseg_jax.studies.benchmark import convolutions, ours, torch_sides
+from brainseg_jax.studies.benchmark import convolutions, ours, torch_programs
 from brainseg_jax.studies.benchmark.case import Case
-from brainseg_jax.studies.benchmark.timing import Side, Speed, measure_in_turns
+from brainseg_jax.studies.benchmark.timing import Program, Speed, measure_in_turns
 from brainseg_jax.utils.provenance import describe_environment
 
 
@@ -23,11 +23,11 @@ class Plan:
 
     Attributes:
       start_filters: of each network.
-      image_size: side of the pictures.
+      image_size: side of the images.
       repeats: turns of each measurement.
       seconds: of each program a turn, at least.
-      ladder_seconds: after so long a ladder takes no further rung.
-      batches, sides, datasets: rungs: multiples of the recipe's batch, sides, and slices.
+      sweep_seconds: after so long a sweep takes no further point.
+      batches, image_sizes, datasets: points of the sweeps: multiples of the recipe's batch, sides in pixels, slices.
       epoch_steps: batches of the epochs that are timed.
       torch_compile: whether torch.compile, which takes its time, is among PyTorch's settings.
     """
@@ -36,9 +36,9 @@ class Plan:
     image_size: int
     repeats: int
     seconds: float
-    ladder_seconds: float
+    sweep_seconds: float
     batches: tuple[float, ...]
-    sides: tuple[int, ...]
+    image_sizes: tuple[int, ...]
     datasets: tuple[int, ...]
     epoch_steps: int
     torch_compile: bool = True
@@ -56,16 +56,16 @@ PLANS = {
 def run_benchmark(
     plan: Plan,
     *,
-    say: Callable[[str], None],
-    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+    log: Callable[[str], None],
+    save: Callable[[dict[str, Any]], None] = lambda found: None,
     seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Measures everything, what matters most first.
 
     Args:
       plan: how much.
-      say: told what was found, a line at a time.
-      keep: given what was found so far, again and again.
+      log: told what was found, a line at a time.
+      save: given what was found so far, again and again.
       seconds: a part that would probably not end within so many seconds of the start is left out.
 
     Returns:
@@ -82,67 +82,65 @@ def run_benchmark(
         "versions": {**versions, "torch": torch.__version__},
         "torch_threads": torch.get_num_threads(),
         "repeats": plan.repeats,
-        "ceilings": _measure_ceilings(plan, on_gpu, say),
+        "peaks": _measure_peaks(plan, on_gpu, log),
         "rows": [],
         "epochs": [],
-        "ladders": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
+        "sweeps": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
         "convolutions": [],
         "left_out": [],
     }
     longest = 0.0
-    for name, part in _parts(plan, found, on_gpu, say):
+    for name, part in _parts(plan, found, on_gpu, log):
         begun = time.perf_counter()
         if found["rows"] and begun - started + longest > seconds:
             found["left_out"].append(name)
-            say(f"left out, for want of time: {name}")
+            log(f"left out, for want of time: {name}")
             continue
         part()
         longest = max(longest, time.perf_counter() - begun)
-        keep(found)
-    keep(found)  # with all that was left out
+        save(found)
+    save(found)  # with all that was left out
     return found
 
 
 def _parts(
-    plan: Plan, found: dict[str, Any], on_gpu: bool, say: Callable[[str], None]
+    plan: Plan, found: dict[str, Any], on_gpu: bool, log: Callable[[str], None]
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """What is measured, by name, in order of value; each part adds to `found`."""
-    best_setting: dict[tuple[str, str], torch_sides.Setting] = {}
+    best_setting: dict[tuple[str, str], torch_programs.Setting] = {}
     recipes = {model: _recipe(model, plan, on_gpu) for model in PUBLISHED_START_FILTERS}
 
     def compare(case: Case) -> None:
-        row, best = _compare(case, torch_sides.settings(compiled=plan.torch_compile), plan, found["ceilings"])
+        row, best = _compare(case, torch_programs.settings(compiled=plan.torch_compile), plan, found["peaks"])
         best_setting[case.model, case.mode] = best
         found["rows"].append(row)
-        say(_describe(row))
+        log(_describe(row))
 
     def epoch(case: Case) -> None:
         found["epochs"].append(_measure_epoch(case, plan, case.batch_size * plan.epoch_steps))
         found["epoch"] = found["epochs"][0]
-        say(f"{case.model}: the whole epoch at {found['epochs'][-1]['step_share']:.1%} of the bare step's speed")
+        log(f"{case.model}: the whole epoch at {found['epochs'][-1]['step_share']:.1%} of the bare step's speed")
 
     def batch_sizes(case: Case) -> None:
         # Multiples of the recipe's batch; what each side does best at, at whichever batch, makes a row of its own.
         sizes = (round(case.batch_size * factor) for factor in plan.batches)
         cases = (dataclasses.replace(case, batch_size=size) for size in sizes)
-        rungs = list(_climb(cases, best_setting[case.model, case.mode], plan, found["ceilings"], say))
-        found["ladders"]["batch_size"] += rungs
-        found["rows"].append(_best_of(rungs))
+        points = list(_climb(cases, best_setting[case.model, case.mode], plan, found["peaks"], log))
+        found["sweeps"]["batch_size"] += points
+        found["rows"].append(_best_of(points))
 
     def image_sizes(case: Case) -> None:
-        cases = (dataclasses.replace(case, image_size=side) for side in plan.sides)
-        found["ladders"]["image_size"] += _climb(
-            cases, best_setting[case.model, case.mode], plan, found["ceilings"], say
-        )
+        cases = (dataclasses.replace(case, image_size=size) for size in plan.image_sizes)
+        found["sweeps"]["image_size"] += _climb(cases, best_setting[case.model, case.mode], plan, found["peaks"], log)
 
     def datasets(case: Case) -> None:
         started = time.perf_counter()
-        for rung, slices in enumerate(plan.datasets):
-            if not rung or time.perf_counter() - started < plan.ladder_seconds:
-                found["ladders"]["dataset_slices"].append(_measure_epoch(case, plan, slices, repeats=2))
+        for point, slices in enumerate(plan.datasets):
+            if not point or time.perf_counter() - started < plan.sweep_seconds:
+                found["sweeps"]["dataset_slices"].append(_measure_epoch(case, plan, slices, repeats=2))
 
     def devices(case: Case) -> None:
-        found["ladders"]["devices"] += _climb_devices(case, plan, say)
+        found["sweeps"]["devices"] += _climb_devices(case, plan, log)
 
     def of_convolutions(case: Case) -> None:
         found["convolutions"] = convolutions.profile(case, repeats=3, seconds=min(plan.seconds, 0.05))
@@ -159,7 +157,7 @@ def _parts(
     yield "unet epochs by dataset", functools.partial(datasets, recipes["unet"])
     for model, case in recipes.items():
         if (model, "train") in best_setting:
-            yield f"{model} by picture size", functools.partial(image_sizes, case)
+            yield f"{model} by image size", functools.partial(image_sizes, case)
     for model, case in recipes.items():
         yield f"{model} by devices", functools.partial(devices, case)
 
@@ -177,20 +175,21 @@ def _recipe(model: str, plan: Plan, on_gpu: bool) -> Case:
 
 
 def _compare(
-    case: Case, settings: Iterable[torch_sides.Setting], plan: Plan, ceilings: dict[str, float]
-) -> tuple[dict[str, Any], torch_sides.Setting]:
+    case: Case, settings: Iterable[torch_programs.Setting], plan: Plan, peaks: dict[str, float]
+) -> tuple[dict[str, Any], torch_programs.Setting]:
     """A row: ours against PyTorch's best setting; and which that was."""
-    our_side = ours.make_side(case)
-    theirs = {setting: torch_sides.make_side(case, setting) for setting in settings}
-    for setting, side in theirs.items():
-        if side.parameters != our_side.parameters:
+    our_program = ours.make_program(case)
+    in_torch = {setting: torch_programs.make_program(case, setting) for setting in settings}
+    for setting, program in in_torch.items():
+        if program.parameters != our_program.parameters:
             raise AssertionError(
-                f"{case.model} has {our_side.parameters} parameters here and {side.parameters} in PyTorch ({setting})."
+                f"{case.model} has {our_program.parameters} parameters here and {program.parameters} in PyTorch "
+                f"({setting})."
             )
-    runs = {"ours": (our_side.run, our_side.slices)}
-    runs |= {setting.name: (side.run, side.slices) for setting, side in theirs.items()}
+    runs = {"ours": (our_program.run, our_program.slices)}
+    runs |= {setting.name: (program.run, program.slices) for setting, program in in_torch.items()}
     speeds = measure_in_turns(runs, repeats=plan.repeats, seconds=plan.seconds)
-    best = max(theirs, key=lambda setting: speeds[setting.name].median)
+    best = max(in_torch, key=lambda setting: speeds[setting.name].median)
     row = {
         "model": case.model,
         "start_filters": case.start_filters,
@@ -199,19 +198,19 @@ def _compare(
         "batch_size": case.batch_size,
         "batch": "recipe",
         "dtype": case.dtype,
-        "parameters": our_side.parameters,
+        "parameters": our_program.parameters,
         **_speed("ours", speeds["ours"]),
         **_speed("torch", speeds[best.name]),
         "torch_setting": best.name,
         "ratio": speeds["ours"].median / speeds[best.name].median,
-        "torch_settings": {setting.name: speeds[setting.name].median for setting in theirs},
-        "ours_compile_seconds": our_side.compile_seconds,
-        "torch_compile_seconds": theirs[best].compile_seconds,
-        "ours_memory_bytes": our_side.memory_bytes,
-        "torch_memory_bytes": theirs[best].memory_bytes,
-        **_achieved(our_side, speeds["ours"], ceilings, case.dtype),
+        "torch_settings": {setting.name: speeds[setting.name].median for setting in in_torch},
+        "ours_compile_seconds": our_program.compile_seconds,
+        "torch_compile_seconds": in_torch[best].compile_seconds,
+        "ours_memory_bytes": our_program.memory_bytes,
+        "torch_memory_bytes": in_torch[best].memory_bytes,
+        **_achieved(our_program, speeds["ours"], peaks, case.dtype),
     }
-    del our_side, theirs, runs
+    del our_program, in_torch, runs
     gc.collect()
     return row, best
 
@@ -223,17 +222,17 @@ def _speed(name: str, speed: Speed) -> dict[str, Any]:
     }
 
 
-def _achieved(side: Side, speed: Speed, ceilings: dict[str, float], dtype: str) -> dict[str, Any]:
+def _achieved(program: Program, speed: Speed, peaks: dict[str, float], dtype: str) -> dict[str, Any]:
     """Rates, and the share of the ceiling that binds: the longer of the least times that arithmetic and memory need."""
-    if not side.flops_per_slice or not side.bytes_per_slice:
+    if not program.flops_per_slice or not program.bytes_per_slice:
         return {}
-    by_arithmetic = side.flops_per_slice / ceilings[f"{dtype}_flops_per_second"]
-    by_memory = side.bytes_per_slice / ceilings["bytes_per_second"]
+    by_arithmetic = program.flops_per_slice / peaks[f"{dtype}_flops_per_second"]
+    by_memory = program.bytes_per_slice / peaks["bytes_per_second"]
     return {
-        "flops_per_slice": side.flops_per_slice,
-        "bytes_per_slice": side.bytes_per_slice,
-        "flops_per_second": side.flops_per_slice * speed.median,
-        "bytes_per_second": side.bytes_per_slice * speed.median,
+        "flops_per_slice": program.flops_per_slice,
+        "bytes_per_slice": program.bytes_per_slice,
+        "flops_per_second": program.flops_per_slice * speed.median,
+        "bytes_per_second": program.bytes_per_slice * speed.median,
         "binding_ceiling": "arithmetic" if by_arithmetic > by_memory else "memory",
         "share_of_ceiling": max(by_arithmetic, by_memory) * speed.median,
     }
@@ -241,36 +240,36 @@ def _achieved(side: Side, speed: Speed, ceilings: dict[str, float], dtype: str) 
 
 def _climb(
     cases: Iterable[Case],
-    setting: torch_sides.Setting,
+    setting: torch_programs.Setting,
     plan: Plan,
-    ceilings: dict[str, float],
-    say: Callable[[str], None],
+    peaks: dict[str, float],
+    log: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Rows for one case after another, until the memory or the time of a ladder is used up."""
+    """Rows for one case after another, until the memory or the time of a sweep is used up."""
     started = time.perf_counter()
     shorter = dataclasses.replace(plan, repeats=max(2, plan.repeats // 2))
-    for rung, case in enumerate(cases):
-        if rung and time.perf_counter() - started > plan.ladder_seconds:
+    for point, case in enumerate(cases):
+        if point and time.perf_counter() - started > plan.sweep_seconds:
             return
         try:
-            row, _ = _compare(case, [setting], shorter, ceilings)
+            row, _ = _compare(case, [setting], shorter, peaks)
         except (RuntimeError, MemoryError) as error:  # JAX and PyTorch each raise a RuntimeError of their own
             if "memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            say(f"out of memory: {case}")
+            log(f"out of memory: {case}")
             return
-        say(_describe(row))
+        log(_describe(row))
         yield row
 
 
-def _best_of(rungs: list[dict[str, Any]]) -> dict[str, Any]:
+def _best_of(points: list[dict[str, Any]]) -> dict[str, Any]:
     """A row of each side at the batch size at which it is fastest."""
-    our_best = max(rungs, key=lambda row: row["ours_slices_per_second"])
-    their_best = max(rungs, key=lambda row: row["torch_slices_per_second"])
-    theirs = {name: value for name, value in their_best.items() if name.startswith("torch_")}
+    our_best = max(points, key=lambda row: row["ours_slices_per_second"])
+    their_best = max(points, key=lambda row: row["torch_slices_per_second"])
+    in_torch = {name: value for name, value in their_best.items() if name.startswith("torch_")}
     return {
         **our_best,
-        **theirs,
+        **in_torch,
         "batch": "best",
         "torch_batch_size": their_best["batch_size"],
         "ratio": our_best["ours_slices_per_second"] / their_best["torch_slices_per_second"],
@@ -279,8 +278,8 @@ def _best_of(rungs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _measure_epoch(case: Case, plan: Plan, slices: int, *, repeats: int = 0) -> dict[str, Any]:
     """An epoch's speeds, as shares of the bare step's."""
-    sides = ours.make_epochs(case, slices=slices)
-    runs = {name: (side.run, side.slices) for name, side in sides.items()}
+    programs = ours.make_epochs(case, slices=slices)
+    runs = {name: (program.run, program.slices) for name, program in programs.items()}
     speeds = measure_in_turns(runs, repeats=repeats or plan.repeats, seconds=0)
     bare = speeds["bare"].median
     return {
@@ -296,24 +295,24 @@ def _measure_epoch(case: Case, plan: Plan, slices: int, *, repeats: int = 0) -> 
     }
 
 
-def _climb_devices(case: Case, plan: Plan, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _climb_devices(case: Case, plan: Plan, log: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Training by one device, by two, … by all that can share the batch; ours alone."""
     counts = [count for count in range(1, jax.device_count() + 1) if case.batch_size % count == 0]
-    sides = {count: ours.make_side(dataclasses.replace(case, devices=count)) for count in counts}
-    runs = {str(count): (side.run, side.slices) for count, side in sides.items()}
+    programs = {count: ours.make_program(dataclasses.replace(case, devices=count)) for count in counts}
+    runs = {str(count): (program.run, program.slices) for count, program in programs.items()}
     for count, speed in measure_in_turns(runs, repeats=plan.repeats, seconds=plan.seconds).items():
-        say(f"{case.model}, {count} devices: {speed.median:.1f} slices/s")
+        log(f"{case.model}, {count} devices: {speed.median:.1f} slices/s")
         yield {"model": case.model, "devices": int(count), **_speed("ours", speed)}
 
 
-def _measure_ceilings(plan: Plan, on_gpu: bool, say: Callable[[str], None]) -> dict[str, float]:
+def _measure_peaks(plan: Plan, on_gpu: bool, log: Callable[[str], None]) -> dict[str, float]:
     # All of a CPU's cores, whatever number of devices a step uses: XLA gives a large product to all of them.
-    runs = ours.ceilings(on_gpu=on_gpu)
+    runs = ours.peaks(on_gpu=on_gpu)
     speeds = measure_in_turns(runs, repeats=plan.repeats, seconds=min(plan.seconds, 0.5))
     found = {
         f"{name}_flops_per_second" if name != "bytes" else "bytes_per_second": s.median for name, s in speeds.items()
     }
-    say(", ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    log(", ".join(f"{name} {value:.3g}" for name, value in found.items()))
     return found
 
 

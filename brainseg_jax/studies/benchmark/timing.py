@@ -11,7 +11,7 @@ PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Side:
+class Program:
     """One of the programs that are compared.
 
     Attributes:

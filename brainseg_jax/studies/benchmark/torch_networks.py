@@ -1,6 +1,6 @@
 """The same two networks in PyTorch, layer for layer: what ours are measured against.
 
-Written as a PyTorch user would write them, with PyTorch's own layers; pictures and feature maps are NCHW.
+Written as a PyTorch user would write them, with PyTorch's own layers; images and feature maps are NCHW.
 """
 
 import torch
@@ -21,7 +21,7 @@ class DoubleConv(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """`brainseg_jax.models.unet.UNet`: pictures (B, 1, H, W) in [0, 1] to logits (B, 1, H, W)."""
+    """`brainseg_jax.models.unet.UNet`: images (B, 1, H, W) in [0, 1] to logits (B, 1, H, W)."""
 
     def __init__(self, start_filters: int) -> None:  # noqa: D107
         super().__init__()
@@ -90,7 +90,7 @@ class DecoderBlock(nn.Sequential):
 
 
 class LinkNet(nn.Module):
-    """`brainseg_jax.models.linknet.LinkNet`: pictures (B, 1, H, W) in [0, 1] to logits (B, 1, H, W)."""
+    """`brainseg_jax.models.linknet.LinkNet`: images (B, 1, H, W) in [0, 1] to logits (B, 1, H, W)."""
 
     def __init__(self, start_filters: int) -> None:  # noqa: D107
         super().__init__()

@@ -15,7 +15,7 @@ TARGET_DICE = 0.70  # of validation; how long it takes to get there is told of e
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResultKind:
     """What a job leaves.
 
     Attributes:
@@ -48,7 +48,7 @@ class Job:
     """
 
     name: str
-    kind: Kind
+    kind: ResultKind
     commands: tuple[tuple[str, ...], ...]
     least_seconds: float
     needs: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ def restore_parts(job: Job, workdir: Path, folder: Path) -> None:
             copy_files(folder, workdir, (name,))
 
 
-def _parts(kind: Kind, folder: Path) -> Iterator[tuple[Path, str]]:
+def _parts(kind: ResultKind, folder: Path) -> Iterator[tuple[Path, str]]:
     """The parts that have ended, by name."""
     if kind.part_files:
         for path in sorted(folder.glob(f"*/{kind.part_files[-1]}")):
@@ -155,8 +155,8 @@ def _describe_benchmark(folder: Path) -> str:
     return "ours / PyTorch: " + ", ".join(f"{row['model']} {row['mode']} {row['ratio']:.2f}" for row in rows)
 
 
-RUN = Kind("evaluation_test.json", (), _keep_run, _describe_run)
-FOLDS = Kind("evaluation_cv.json", RUN_FILES, _keep_folds, _describe_folds)
-ABLATION = Kind("ablation.json", VARIANT_FILES, _keep_ablation, _describe_ablation)
-CHECKS = Kind("checks.json", (), _keep_nothing, _describe_checks)
-BENCHMARK = Kind("benchmark.json", (), _keep_nothing, _describe_benchmark)
+RUN = ResultKind("evaluation_test.json", (), _keep_run, _describe_run)
+FOLDS = ResultKind("evaluation_cv.json", RUN_FILES, _keep_folds, _describe_folds)
+ABLATION = ResultKind("ablation.json", VARIANT_FILES, _keep_ablation, _describe_ablation)
+CHECKS = ResultKind("checks.json", (), _keep_nothing, _describe_checks)
+BENCHMARK = ResultKind("benchmark.json", (), _keep_nothing, _describe_benchmark)

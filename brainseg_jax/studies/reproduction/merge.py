@@ -7,7 +7,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.studies.reproduction.jobs import ABLATION, ABLATION_FILES, BENCHMARK, CHECKS, FOLDS, RUN
 from brainseg_jax.studies.results import copy_files, device_folder, save_run
 
-MERGEABLE = "full, figshare"  # miniatures and drawn slices are no results
+MERGEABLE = "full, figshare"  # miniatures and phantom slices are no results
 
 
 def merge(reproduction: Path, kept: Path) -> list[str]:

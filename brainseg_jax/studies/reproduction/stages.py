@@ -19,7 +19,7 @@ class Plan:
     """How much is computed.
 
     Attributes:
-      published_size: side of the pictures of the published recipes.
+      published_size: side of the images of the published recipes.
       strong_sizes: sides of those of the strong recipes.
       sweep_size: side of those of ablations, sweeps and further seeds.
       seeds: of the published recipes and of the ensemble; the first is the one that all others use.

@@ -92,9 +92,9 @@ def test_what_is_no_whole_matlab_file_is_refused(data):
         mat_file.read_slice(data, slice_id=7, name="7.mat")
 
 
-def test_a_picture_alone_needs_no_label_and_may_be_of_another_type():
-    picture = np.linspace(0, 1, 24).reshape(4, 6)
-    np.testing.assert_array_equal(mat_file.read_image(altered("image", picture), name="7.mat"), picture.T)
+def test_a_image_alone_needs_no_label_and_may_be_of_another_type():
+    image = np.linspace(0, 1, 24).reshape(4, 6)
+    np.testing.assert_array_equal(mat_file.read_image(altered("image", image), name="7.mat"), image.T)
     with pytest.raises(InputError, match="cjdata/image"):
         mat_file.read_image(altered("image", np.full((4, 6), np.nan)), name="7.mat")
 

@@ -65,7 +65,7 @@ def test_the_dataset_holds_every_slice_bit_for_bit_in_its_fold(phantom_archives,
         assert np.isnan(row["pixel_spacing_mm"])  # known for 512×512 alone
 
 
-def test_pixels_of_whole_pictures_are_half_a_millimetre(tmp_path, small_archives):
+def test_pixels_of_whole_images_are_half_a_millimetre(tmp_path, small_archives):
     large = np.kron(np.arange(64, dtype=np.int16).reshape(8, 8), np.ones((64, 64), np.int16))
     folder = as_published(
         small_archives,
@@ -89,10 +89,10 @@ def test_a_fold_that_a_part_lacks_is_no_error(tmp_path, small_archives):
 
 
 def test_drawn_and_real_slices_do_not_stand_for_each_other(tmp_path, small_archives):
-    with pytest.raises(InputError, match="is a drawn slice, which the builder config figshare does not take"):
+    with pytest.raises(InputError, match="is a phantom slice, which the builder config figshare does not take"):
         build(small_archives, tmp_path / "out", config="figshare")
     real = as_published(small_archives, tmp_path / "real", keep=lambda slice_, _: slice_.slice_id < 40)
-    with pytest.raises(InputError, match="is not a drawn slice, which the builder config phantom does not take"):
+    with pytest.raises(InputError, match="is not a phantom slice, which the builder config phantom does not take"):
         build(real, tmp_path / "out", config="phantom")
     assert not list((tmp_path / "out").rglob("*.array_record*"))
 

@@ -36,7 +36,7 @@ def example_data(archives_folder):
 
 
 class FigshareBrainTumorTest(tfds.testing.DatasetBuilderTestCase):
-    """TFDS's own checks of a builder, on drawn slices."""
+    """TFDS's own checks of a builder, on phantom slices."""
 
     DATASET_CLASS = Builder
     BUILDER_CONFIG_NAMES_TO_TEST = ["phantom"]  # noqa: RUF012 (TFDS declares it as a plain attribute)

@@ -1,4 +1,4 @@
-"""The drawn slices: deterministic, valid, and of the kinds that they promise."""
+"""The phantom slices: deterministic, valid, and of the kinds that they promise."""
 
 import collections
 
@@ -76,7 +76,7 @@ def test_some_families_have_several_ids_in_several_folds(drawn):
     assert any(len({fold for _, fold in members}) > 1 for members in several)
 
 
-def test_pictures_have_more_than_256_grey_levels():
+def test_images_have_more_than_256_grey_levels():
     slice_, _ = next(generate.phantom_slices(patients=10, seed=0, size=256))
     assert len(np.unique(slice_.image)) > 256
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainseg_jax.studies.benchmark.case import Case
-from brainseg_jax.studies.benchmark.timing import Side
+from brainseg_jax.studies.benchmark.timing import Program
 from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 
 
@@ -49,7 +49,7 @@ def _all_settings() -> tuple[Setting, ...]:
     )
 
 
-def make_side(case: Case, setting: Setting) -> Side:
+def make_program(case: Case, setting: Setting) -> Program:
     """PyTorch's training step (binary cross-entropy, Adam) or inference for a case, warmed up."""
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()
@@ -95,7 +95,7 @@ def make_side(case: Case, setting: Setting) -> Side:
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    return Side(
+    return Program(
         run=run,
         slices=case.batch_size * case.steps,
         compile_seconds=seconds,
