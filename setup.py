@@ -1,16 +1,22 @@
 """Packaging of brainseg_jax."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+INIT = Path(__file__).with_name("brainseg_jax") / "__init__.py"
+VERSION = re.search(r'__version__ = "(.+)"', INIT.read_text())[1]
 
 setup(
     name="brainseg_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Brain tumour segmentation in MRI slices: U-Net and LinkNet in JAX and Flax.",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["brainseg_jax", "brainseg_jax.*"]),
     package_data={
-        "brainseg_jax": ["published_curves.json"],
+        "brainseg_jax": ["published_curves.json", "py.typed"],
         "brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"],
     },
     install_requires=[
@@ -43,6 +49,6 @@ setup(
             "dill>=0.3.8",  # TFDS's test case likewise
         ],
         "bench": ["torch>=2.9"],  # what scripts/benchmark.py measures against
-        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
+        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "import-linter>=2.7"],
     },
 )

@@ -6,4 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh" test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
+.venv/bin/lint-imports --no-logo
 .venv/bin/python -m pytest "$@"
