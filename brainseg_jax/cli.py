@@ -13,7 +13,7 @@ from brainseg_jax.utils import xla_setup
 
 
 def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
-    """Settles what JAX needs (`runtime.set_up`), parses the flags, runs `main` and exits.
+    """Settles what JAX needs (`xla_setup.set_up`), parses the flags, runs `main` and exits.
 
     An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
     program with one sentence on standard error and exit code 1; an interrupt with exit code 130.
@@ -34,7 +34,7 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         try:
             main(*values)
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             _fail(_explain(error))
@@ -71,7 +71,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _explain(error: Exception) -> str:
-    """The sentence of a mistake that a user can mend; any other error is raised again."""
+    """Returns the sentence of a mistake that a user can mend; any other error is raised again."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__ or cause.__context__

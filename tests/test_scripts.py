@@ -25,7 +25,7 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert "train and test share 0 ids and 0 families" in trained.stdout
     again = run_script("train", config, *arguments, "--config.train.epochs=2", cwd=tmp_path)
-    assert "Going on after epoch 1 of 2" in again.stdout
+    assert "Resumed after epoch 1 of 2" in again.stdout
     scored = run_script("evaluate", "--workdir=run", cwd=tmp_path)
     assert re.match(r"test: mean Dice 0\.\d{3} ", scored.stdout), scored.stderr
     assert json.loads((tmp_path / "run" / "evaluation_test.json").read_text())["protocol"] == "family"

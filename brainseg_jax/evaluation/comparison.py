@@ -18,9 +18,12 @@ from brainseg_jax.plots.segmentations import prediction_comparison
 from brainseg_jax.utils import markdown
 from brainseg_jax.workdir.files import read_splits
 
+ROWS = (*METRICS, "share_missed")
+LOWER_IS_BETTER = {"hd95_mm", "assd_mm", "share_missed"}
+
 
 def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> list[tuple[SliceScore, SliceScore]]:
-    """The rows of the same slices.
+    """Pairs the rows of the same slices.
 
     Raises:
       InputError: one has a slice that the other lacks, or they disagree on a tumour.
@@ -42,7 +45,7 @@ def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> li
 
 
 def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
-    """Paired differences with 95 % intervals by bootstrap over families.
+    """Computes paired differences with 95 % intervals by bootstrap over families.
 
     Returns:
       `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over
@@ -72,18 +75,27 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     }
 
 
-def comparison_table(found: dict[str, Any], *, names: tuple[str, str]) -> str:
-    """A Markdown table of what `compare_scores` found."""
+def comparison_table(comparison: dict[str, Any], *, names: tuple[str, str]) -> str:
+    """Returns a Markdown table of a comparison.
+
+    Args:
+      comparison: see `compare_scores`.
+      names: of the two runs.
+
+    Returns:
+      A row a metric, with an arrow in the direction of better values; the last column names the run that is better
+      where the interval of the difference leaves no doubt.
+    """
     rows = [
-        *(_row(name, found[name]) for name in (*METRICS, "share_missed")),
-        *(_row(f"dice, {label}", found["by_class"][label]) for label in LABELS),
-        *(_row(f"dice, tumour {size} of the image", found["by_size"][size]) for size in SIZES),
+        *(_row(name, comparison[name], names, lower_is_better=name in LOWER_IS_BETTER) for name in ROWS),
+        *(_row(f"dice, {label}", comparison["by_class"][label], names) for label in LABELS),
+        *(_row(f"dice, tumour {size} of the image", comparison["by_size"][size], names) for size in SIZES),
     ]
-    return markdown.table(("", *names, "Difference", "95 % interval"), [row for row in rows if row])
+    return markdown.table(("", *names, "Difference", "95 % interval", "Better"), [row for row in rows if row])
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
-    """The folders' own names, with those above them as far as is needed to tell them apart."""
+    """Returns the folders' own names, with those above them as far as is needed to tell them apart."""
     parts = first.absolute().parts, second.absolute().parts
     length = next((n for n in range(1, min(map(len, parts))) if parts[0][-n:] != parts[1][-n:]), 1)
     return "/".join(parts[0][-length:]), "/".join(parts[1][-length:])
@@ -92,7 +104,7 @@ def short_names(first: Path, second: Path) -> tuple[str, str]:
 def most_different(
     first: Sequence[SliceScore], second: Sequence[SliceScore], *, count: int
 ) -> list[tuple[SliceScore, SliceScore]]:
-    """The pairs of rows whose Dice differ most, largest difference first.
+    """Returns the pairs of rows whose Dice differ most, largest difference first.
 
     Raises:
       InputError: see `pair_scores`.
@@ -131,15 +143,15 @@ def draw_most_different(
 
 
 def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Sample, np.ndarray]]:
-    """The record and the mask of each slice, by the run that was scored on it."""
+    """Predicts the sample and the mask of each slice, by the run that was scored on it."""
     runs = sorted(directory.glob("fold_*")) or [directory]
     result = {}
     for run in runs:
-        of_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(read_splits(run)["test"]))
-        if of_run:
+        of_this_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(read_splits(run)["test"]))
+        if of_this_run:
             predictor = Predictor.from_workdir(run)
             dataset = Dataset.from_config(predictor.config.data)
-            for record, probabilities in predict_slices(predictor, dataset, np.array(of_run)):
+            for record, probabilities in predict_slices(predictor, dataset, np.array(of_this_run)):
                 result[record.slice_id] = (record, predictor.postprocessing.mask(probabilities))
     return result
 
@@ -159,8 +171,19 @@ def _difference(values: np.ndarray, families: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-    if found["difference"] is None:
+def _row(
+    name: str, values: dict[str, Any], names: tuple[str, str], *, lower_is_better: bool = False
+) -> tuple[str, ...]:
+    if values["difference"] is None:
         return ()
-    interval = "–" if found["interval"] is None else "{:+.3f} to {:+.3f}".format(*found["interval"])
-    return (name, f"{found['first']:.3f}", f"{found['second']:.3f}", f"{found['difference']:+.3f}", interval)
+    interval, better = values["interval"], "–"
+    if interval is not None and (interval[0] > 0 or interval[1] < 0):
+        better = names[(interval[0] > 0) != lower_is_better]
+    return (
+        f"{name} {'↓' if lower_is_better else '↑'}",
+        f"{values['first']:.3f}",
+        f"{values['second']:.3f}",
+        f"{values['difference']:+.3f}",
+        "–" if interval is None else "{:+.3f} to {:+.3f}".format(*interval),
+        better,
+    )

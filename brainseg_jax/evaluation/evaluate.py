@@ -1,4 +1,4 @@
-"""Scoring of a trained network: a part of its dataset, slice by slice, each at its own size."""
+"""Scoring of a trained network: a split of its dataset, slice by slice, each at its own size."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,15 @@ import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
-from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.data.splits import SPLITS, has_folds
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
+from brainseg_jax.evaluation.examples import draw_examples
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.inference.postprocessing import tune_postprocessing
 from brainseg_jax.inference.predictor import Ensemble, Predictor, Segmenter, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
-from brainseg_jax.plots.segmentations import Example, segmentation_examples
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
@@ -74,7 +73,9 @@ def evaluate(
     }
     if tta_flip is not None:
         about["tta_flip"] = tta_flip
-    return score_and_write(predictor, dataset, slice_ids, about, split, output, examples=examples)
+    return score_and_write(
+        predictor, dataset, slice_ids, about, split, output, name=directory.resolve().name, examples=examples
+    )
 
 
 def score_and_write(
@@ -85,6 +86,7 @@ def score_and_write(
     split: str,
     output: Path,
     *,
+    name: str,
     examples: int,
 ) -> dict[str, Any]:
     """Scores slices and writes the files of an evaluation.
@@ -96,6 +98,7 @@ def score_and_write(
       about: what the summary says besides.
       split: names the files.
       output: see `evaluate`.
+      name: of the run, for the titles of figures.
       examples: see `evaluate`.
 
     Returns:
@@ -116,9 +119,9 @@ def score_and_write(
         **about,
     }
     if examples:
-        _draw_examples(segmenter, dataset, scores, output / "figures", split, examples)
+        draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
     seeds = summary["seed"] if "members" in summary else ""
-    write_evaluation(output, split, summary, scores, title=describe_run(config, seeds=seeds))
+    write_evaluation(output, split, summary, scores, title=describe_run(config, name=name, seeds=seeds))
     return summary
 
 
@@ -145,7 +148,7 @@ def score_slices(segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray) 
 
 
 def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The settings of a run by which its results are told apart."""
+    """Returns the settings of a run by which its results are told apart."""
     return {
         "protocol": config.split.protocol,
         "fold": config.split.fold if has_folds(config.split.protocol) else None,
@@ -178,33 +181,6 @@ def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     except InputError:
         other = "phantom" if config.data.dataset == "figshare" else "figshare"
         return Dataset(data_dir, config=other)
-
-
-def _draw_examples(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    scores: Sequence[SliceScore],
-    folder: Path,
-    split: str,
-    count: int,
-) -> None:
-    ranked = sorted(scores, key=lambda score: score.dice)
-    shown = min(count, len(ranked))
-    middle = (len(ranked) - shown) // 2
-    groups = {"worst": ranked[:shown], "median": ranked[middle : middle + shown], "best": ranked[::-1][:shown]}
-    for name, group in groups.items():
-        slice_ids = np.array([score.slice_id for score in group])
-        examples = [
-            Example(
-                image=scale_image(record.image),
-                true_mask=record.mask.astype(bool),
-                predicted_mask=segmenter.postprocessing.mask(probabilities),
-                caption=f"{score.slice_id}, {score.label}",
-                dice=score.dice,
-            )
-            for score, (record, probabilities) in zip(group, predict_slices(segmenter, dataset, slice_ids), strict=True)
-        ]
-        segmentation_examples(examples, folder / f"{split}_{name}.png", title=f"{name.capitalize()} slices of {split}")
 
 
 def evaluate_ensemble(
@@ -248,4 +224,6 @@ def evaluate_ensemble(
     for name in ("config.json", "splits.json"):
         write_json(output / name, json.loads((first / name).read_text()))
     slice_ids = np.array(splits[split])
-    return score_and_write(ensemble, dataset, slice_ids, about, split, output, examples=examples)
+    return score_and_write(
+        ensemble, dataset, slice_ids, about, split, output, name=output.resolve().name, examples=examples
+    )

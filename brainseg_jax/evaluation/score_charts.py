@@ -13,7 +13,7 @@ from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.evaluation.scores import SliceScore
 from brainseg_jax.plots.style import INK, save_figure
 
-# From Okabe, Ito 2008, as in overlays.py: told apart with every kind of colour blindness.
+# From Okabe, Ito 2008, as in plots/overlays.py: told apart with every kind of colour blindness.
 CLASS_COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00", "#009E73"), strict=True))
 CLASS_MARKERS = dict(zip(LABELS, ("o", "^", "s"), strict=True))
 
@@ -88,8 +88,16 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tumour's share of the image", fontsize=9, color=INK, labelpad=2)
+    # Above the axes: inside, it would cover the missed slices, which lie at the bottom.
     legend = axes.legend(
-        loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", handletextpad=0.1
+        loc="lower left",
+        bbox_to_anchor=(-0.03, 0.985),
+        ncols=len(LABELS),
+        fontsize=8,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=0.9,
+        borderaxespad=0,
     )
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from brainseg_jax.metrics.slice_metrics import METRICS
 
 
 def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
-    """Counts, means and their 95 % intervals (see metrics/bootstrap.py).
+    """Computes counts, means and their 95 % intervals (see metrics/bootstrap.py).
 
     Returns:
       `slices`, `patients` (ids), `families`; of each of `METRICS` the mean over the slices (over
@@ -64,7 +64,7 @@ def summarize(scores: Sequence[SliceScore]) -> dict[str, Any]:
 
 
 def pooled_dice(scores: Sequence[SliceScore]) -> float:
-    """Dice of all pixels of all slices together, in [0, 1]: large tumours count more than small ones.
+    """Computes the Dice of all pixels of all slices together, in [0, 1]: large tumours count more than small ones.
 
     Twice the shared pixels over the true and the predicted ones; the shared ones follow from each slice's Dice.
 
@@ -77,7 +77,7 @@ def pooled_dice(scores: Sequence[SliceScore]) -> float:
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """The main numbers of a summary in a line."""
+    """Returns the main numbers of a summary in a line."""
     classes = ", ".join(f"{name} {dice:.3f}" for name, dice in summary["dice_by_class"].items() if dice is not None)
     interval = summary["intervals"]["dice"]
     within = "" if interval is None else ", 95 % interval {:.3f} to {:.3f}".format(*interval)

@@ -43,7 +43,7 @@ def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> 
 
 
 def find_images(pattern: str) -> list[Path]:
-    """The files that a glob pattern names, sorted.
+    """Finds the files that a glob pattern names, sorted.
 
     Raises:
       InputError: there are none, one has an unknown suffix, or two would give masks of one name.

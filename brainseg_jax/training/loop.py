@@ -39,12 +39,12 @@ from brainseg_jax.workdir.files import (
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> None:
-    """Trains the network of `config`, or goes on where an earlier call with the same workdir stopped.
+    """Trains the network of `config`, or resumes where an earlier call with the same workdir stopped.
 
     Args:
-      config: see configs/default.py.
+      config: see brainseg_jax/config.py.
       directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/,
-        figures/learning_curves.png and, where it is chosen, postprocessing.json.
+        figures/learning_curves.png and, where it is tuned, postprocessing.json.
 
     Raises:
       InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
@@ -76,7 +76,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
         if (latest := checkpoints.latest_epoch()) is not None:
             state = TrainState(**checkpoints.restore(latest, vars(state), replicated(mesh)))
             first_epoch += latest
-            _say(f"Going on after epoch {latest} of {config.train.epochs}.")
+            _print(f"Resumed after epoch {latest} of {config.train.epochs}.")
         rows = read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
             train_loader, validation_loader = make_loaders(
@@ -92,6 +92,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 mesh,
                 cache=config.data.cache,
             )
+        title = describe_run(config, name=directory.resolve().name)
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
@@ -125,8 +126,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 write_metrics(directory, rows)
                 for name, value in row.items():
                     tensorboard.add_scalar(name, value, epoch)
-                learning_curves(rows, directory / "figures" / "learning_curves.png", title=describe_run(config))
-                _say(
+                learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
+                _print(
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
                 )
@@ -140,7 +141,7 @@ def _tune_postprocessing(directory: Path, dataset: Dataset, validation_ids: np.n
     if not is_primary():
         return
     predicted = predict_slices(predictor, dataset, validation_ids)
-    tuned, dice = tune_postprocessing((probabilities, record.mask) for record, probabilities in predicted)
+    tuned, dice = tune_postprocessing((probabilities, sample.mask) for sample, probabilities in predicted)
     write_postprocessing(
         directory, tuned, epoch=predictor.epoch, tta_flip=predictor.config.evaluation.tta_flip, validation_dice=dice
     )
@@ -188,7 +189,7 @@ def _train_epoch(
     return state, mean_metrics(sums)
 
 
-def _say(message: str) -> None:
+def _print(message: str) -> None:
     if is_primary():
         print(message, flush=True)
 

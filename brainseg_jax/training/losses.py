@@ -13,7 +13,7 @@ LossFunction = Callable[[Array, Array], Array]
 
 
 def binary_cross_entropy(logits: Array, masks: Array) -> Array:
-    """Mean over the pixels of the binary cross-entropy, slice by slice.
+    """Computes the mean over the pixels of the binary cross-entropy, slice by slice.
 
     Args:
       logits: (B, H, W, 1), any float dtype; reduced in float32.
@@ -27,7 +27,7 @@ def binary_cross_entropy(logits: Array, masks: Array) -> Array:
 
 
 def soft_dice_loss(logits: Array, masks: Array) -> Array:
-    """One minus the Dice of probabilities and mask, slice by slice (Milletari et al. 2016, arXiv:1606.04797).
+    """Computes one minus the Dice of probabilities and mask, slice by slice (Milletari et al. 2016, arXiv:1606.04797).
 
     One pixel is added above and below the fraction line, so that an empty mask has a gradient and a value.
 
@@ -46,7 +46,7 @@ def soft_dice_loss(logits: Array, masks: Array) -> Array:
 
 
 def cross_entropy_and_dice(logits: Array, masks: Array) -> Array:
-    """The sum of both losses above, (B,) float32."""
+    """Computes the sum of both losses above, (B,) float32."""
     return binary_cross_entropy(logits, masks) + soft_dice_loss(logits, masks)
 
 
@@ -58,7 +58,7 @@ LOSSES: dict[str, LossFunction] = {
 
 
 def create_loss(name: str) -> LossFunction:
-    """The loss that `config.train.loss` names: (logits, masks) (B, H, W, 1) to (B,).
+    """Returns the loss that `config.train.loss` names: (logits, masks) (B, H, W, 1) to (B,).
 
     Raises:
       InputError: there is none of that name.

@@ -55,7 +55,7 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
 def check_no_leakage(
     start: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], metadata: SliceMetadata
 ) -> None:
-    """Refuses to start from a run that was taught, or whose epoch was chosen, by whom this one validates or tests.
+    """Refuses to start from a run that was trained, or whose epoch was chosen, on patients of this run's other splits.
 
     Validation may have chosen the other run's epoch too. Runs that the other one started from count with it.
 
@@ -94,7 +94,7 @@ def check_no_leakage(
 
 
 def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
-    """What two splits must not share under a protocol."""
+    """Returns what two splits must not share under a protocol."""
     patient_ids = list(patient_ids)
     kinds = MUST_NOT_SHARE[protocol]
     result = {f"slice {slice_id}" for slice_id in slice_ids}

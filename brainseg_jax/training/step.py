@@ -116,7 +116,7 @@ def evaluate_slices(
     batch_size: int,
     steps_per_call: int = 0,
 ) -> dict[str, float]:
-    """Means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
+    """Computes means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
     batches, weights = padded_batches(len(loader), batch_size)
     steps = choose_steps_per_call(steps_per_call, loader, batches=len(batches))
     sums = []
@@ -163,11 +163,11 @@ def run_epoch(
 
 
 def join_metrics(done: list[BatchMetrics]) -> BatchMetrics:
-    """The metrics of several calls as one, (K,) NumPy arrays; waits for the device."""
+    """Joins the metrics of several calls, (K,) NumPy arrays; waits for the device."""
     return BatchMetrics(*(np.concatenate(of_calls) for of_calls in zip(*jax.device_get(done), strict=True)))
 
 
 def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
-    """Means over the slices of all batches: `loss`, `dice`, and their number `slices`."""
+    """Computes means over the slices of all batches: `loss`, `dice`, and their number `slices`."""
     loss, dice, slices = (np.sum(of_batches, dtype=np.float64) for of_batches in sums)
     return {"loss": float(loss / slices), "dice": float(dice / slices), "slices": float(slices)}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the latest, to go on from, and the best, to keep."""
+"""Checkpoints of a run: the latest, to resume from, and the best, to keep."""
 
 import math
 from collections.abc import Mapping
@@ -50,11 +50,11 @@ class Checkpoints:
         self._manager.close()
 
     def latest_epoch(self) -> int | None:
-        """The epoch of the latest checkpoint, None where there is none."""
+        """Returns the epoch of the latest checkpoint, None where there is none."""
         return self._manager.latest_step()
 
     def best_epoch(self) -> int | None:
-        """The epoch of the lowest validation loss, None where there is no checkpoint."""
+        """Returns the epoch of the lowest validation loss, None where there is no checkpoint."""
         return self._manager.best_step()
 
     def save(self, epoch: int, tree: Mapping[str, Any], *, validation_loss: float) -> None:

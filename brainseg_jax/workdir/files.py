@@ -17,11 +17,11 @@ from brainseg_jax.utils.files import read_json, write_json, write_text
 
 
 def check_resumable(directory: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray]) -> None:
-    """Reads what is in a workdir and changes nothing.
+    """Refuses to resume a run with other settings or slices; changes nothing.
 
     Args:
       directory: the workdir.
-      config: the configuration of the run that is to start or go on there.
+      config: the configuration of the run that is to start or to be resumed there.
       splits: the slice ids of each split.
 
     Raises:
@@ -88,7 +88,7 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
 
 
 def read_splits(directory: Path) -> dict[str, list[int]]:
-    """The slice ids of each split of the run in a workdir.
+    """Reads the slice ids of each split of the run in a workdir.
 
     Raises:
       InputError: there is no run, or splits.json is damaged.
@@ -97,21 +97,21 @@ def read_splits(directory: Path) -> dict[str, list[int]]:
 
 
 def read_patients(directory: Path) -> dict[str, list[str]]:
-    """The patient ids of each split of the run in a workdir.
+    """Reads the patient ids of each split of the run in a workdir.
 
     Raises:
       InputError: there is no run, splits.json is damaged, or an older version wrote it.
     """
-    found = read_json(directory / "splits.json")
-    if "patient_ids" not in found:
+    content = read_json(directory / "splits.json")
+    if "patient_ids" not in content:
         raise InputError(
             f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
         )
-    return found["patient_ids"]
+    return content["patient_ids"]
 
 
 def read_environment(directory: Path) -> dict[str, Any]:
-    """Commit, versions and machine that the run in a workdir was started with.
+    """Reads commit, versions and machine with which the run in a workdir was started.
 
     Raises:
       InputError: there is no run, or environment.json is damaged.
@@ -120,7 +120,7 @@ def read_environment(directory: Path) -> dict[str, Any]:
 
 
 def read_metrics(directory: Path, *, epochs: int) -> list[dict[str, float]]:
-    """The first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out."""
+    """Reads the first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out."""
     path = directory / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
@@ -131,19 +131,28 @@ def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
 
 
-def describe_run(config: ml_collections.ConfigDict, *, all_folds: bool = False, seeds: str = "") -> str:
-    """A title: network, resolution, protocol, fold (or that it is of all five) and seed (or those of an ensemble)."""
+def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds: bool = False, seeds: str = "") -> str:
+    """Returns a title that tells a run from others.
+
+    Args:
+      config: of the run.
+      name: of its folder.
+      all_folds: whether it is of all five folds.
+      seeds: those of an ensemble.
+    """
     fold = f" fold {config.split.fold}" if has_folds(config.split.protocol) else ""
-    fold = " five folds" if all_folds else fold
+    fold = ", five folds" if all_folds else fold
     size = config.data.image_size
+    dataset = "" if config.data.dataset == "figshare" else f", {config.data.dataset} slices"
     return (
-        f"{MODELS[config.model.name].title} {config.model.start_filters}, {size}×{size}, "
-        f"{config.data.dataset} slices, protocol {config.split.protocol}{fold}, "
+        (f"{name}: " if name else "")
+        + f"{MODELS[config.model.name].title} {config.model.start_filters}, {size}×{size}{dataset}, "
+        + f"{config.train.loss}, {config.optimizer.schedule}, {config.split.protocol}{fold}, "
         + (f"ensemble of seeds {seeds}" if seeds else f"seed {config.seed}")
     )
 
 
-# What a run may be gone on with: more epochs, the dataset in another place, other hardware, masks made otherwise.
+# What may change when a run is resumed: more epochs, the dataset in another place, other hardware, other masks.
 _MAY_CHANGE = (
     "train.epochs",
     "train.steps_per_call",

@@ -24,6 +24,23 @@ def rows_of(*dice):
 FIRST, SECOND = rows_of(0.0, 0.5, 0.6, 0.6, 0.9, 0.9), rows_of(0.4, 0.7, 0.5, 0.6, 0.9, 0.8)
 
 
+def test_the_table_names_the_better_run_where_the_interval_leaves_no_doubt():
+    rows = [
+        dataclasses.replace(FIRST[0], slice_id=number, patient_id=str(number), family=str(number))
+        for number in range(12)
+    ]
+    better = [
+        dataclasses.replace(row, metrics={**row.metrics, "dice": row.dice + 0.05, "hd95_mm": 1.0}) for row in rows
+    ]
+    table = comparison.comparison_table(comparison.compare_scores(rows, better), names=("old", "new"))
+    lines = {line.split(" | ")[0]: line for line in table.splitlines()}
+    assert lines["| dice ↑"].endswith("| new |")
+    assert lines["| hd95_mm ↓"].endswith("| new |")  # less is better
+    assert lines["| recall ↑"].endswith("| – |")  # the same
+    back = comparison.comparison_table(comparison.compare_scores(better, rows), names=("new", "old"))
+    assert {line.split(" | ")[0]: line for line in back.splitlines()}["| hd95_mm ↓"].endswith("| new |")
+
+
 def test_differences_by_hand():
     found = comparison.compare_scores(FIRST, SECOND[::-1])  # the order of the rows does not matter
     assert (found["slices"], found["families"]) == (6, 4)
@@ -58,8 +75,10 @@ def test_the_most_different_slices_come_first():
 
 def test_the_table_says_it_all():
     table = comparison.comparison_table(comparison.compare_scores(FIRST, SECOND), names=("old", "new"))
-    assert table.startswith("|  | old | new | Difference | 95 % interval |\n| --- | --- | --- | --- | --- |\n")
-    assert "| dice | 0.583 | 0.650 | +0.067 | – |" in table
+    assert table.startswith(
+        "|  | old | new | Difference | 95 % interval | Better |\n| --- | --- | --- | --- | --- | --- |\n"
+    )
+    assert "| dice ↑ | 0.583 | 0.650 | +0.067 | – | – |" in table
     assert "pituitary" not in table
 
 

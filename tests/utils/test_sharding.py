@@ -89,7 +89,7 @@ def test_two_processes_write_one_run_that_goes_on(tmp_path, data_dir):
     assert "epoch   1" in first
     assert "epoch" not in second
     first, second = train_epochs(2)
-    assert "Going on after epoch 1 of 2." in first
+    assert "Resumed after epoch 1 of 2." in first
     assert "epoch" not in second
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -1,0 +1,67 @@
+"""Figures of the best, the median and the worst slices, one a patient."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.preprocessing import scale_image
+from brainseg_jax.evaluation.scores import SliceScore
+from brainseg_jax.inference.predictor import Segmenter, predict_slices
+from brainseg_jax.plots.segmentations import Example, segmentation_examples
+
+
+def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, list[SliceScore]]:
+    """Chooses which slices are shown: at most one of each family of patients.
+
+    Args:
+      scores: one or more.
+      count: slices in each group, or fewer where there are fewer families.
+
+    Returns:
+      `worst`, `median` and `best`, each with the most telling slice first. Of equal Dice the larger tumour comes
+      first: to miss a large one is worse, to find a large one exactly is better.
+    """
+    middle = float(np.median([score.dice for score in scores]))
+    orders = {
+        "worst": sorted(scores, key=lambda score: (score.dice, -score.tumour_pixels, score.slice_id)),
+        "median": sorted(scores, key=lambda score: (abs(score.dice - middle), -score.tumour_pixels, score.slice_id)),
+        "best": sorted(scores, key=lambda score: (-score.dice, -score.tumour_pixels, score.slice_id)),
+    }
+    groups = {}
+    for name, order in orders.items():
+        first_of_family: dict[str, SliceScore] = {}
+        for score in order:
+            first_of_family.setdefault(score.family, score)
+        groups[name] = list(first_of_family.values())[:count]
+    return groups
+
+
+def draw_examples(
+    segmenter: Segmenter, dataset: Dataset, scores: Sequence[SliceScore], folder: Path, *, split: str, count: int
+) -> None:
+    """Draws `<split>_worst.png`, `<split>_median.png` and `<split>_best.png`.
+
+    Args:
+      segmenter: the network, or several as one.
+      dataset: the slices.
+      scores: the scores of those among which is chosen.
+      folder: where the figures are written.
+      split: names the files.
+      count: slices in each figure.
+    """
+    for name, group in choose_examples(scores, count=count).items():
+        slice_ids = np.array([score.slice_id for score in group])
+        examples = [
+            Example(
+                image=scale_image(sample.image),
+                true_mask=sample.mask.astype(bool),
+                predicted_mask=segmenter.postprocessing.mask(probabilities),
+                caption=f"slice {score.slice_id}, {score.label}",
+                dice=score.dice,
+            )
+            for score, (sample, probabilities) in zip(group, predict_slices(segmenter, dataset, slice_ids), strict=True)
+        ]
+        title = f"{name.capitalize()} slices of {split}, one a patient"
+        segmentation_examples(examples, folder / f"{split}_{name}.png", title=title)
