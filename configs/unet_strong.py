@@ -9,6 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Families apart; batch norm, augmentation, Dice with cross-entropy, AdamW with cosine, averaged weights."""
     config = get_defaults()
     config.split.protocol = "family"
+    config.data.intensity_percentile = 0.5  # one bright pixel or a burnt-in letter must not rule the grey scale
     config.model.batch_norm = True
     config.train.epochs = 40
     config.train.batch_size = 16

@@ -46,7 +46,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
     "without_mirror": {"evaluation.tta_flip": False},
-    "percentiles": {"data.intensity_percentile": 0.5},
+    "min_max": {"data.intensity_percentile": 0.0},
     "validation_of_10_percent": {"split.validation_share": 0.06},
     "few_changes": {"augmentation.probability": 0.3, "augmentation.low_resolution": 0.5},
     **SWEEPS,

@@ -1,4 +1,4 @@
-"""How to add a network, as CONTRIBUTING.md says: its file, a line in `MODELS`, a config; it trains, scores, predicts."""
+"""How to add a network, as CONTRIBUTING.md says: its file, a line in `MODELS`, a config; it trains and predicts."""
 
 import importlib.util
 import json
