@@ -39,6 +39,9 @@ def describe_environment(*, devices: int) -> dict[str, object]:
 def _commit() -> str | None:
     folder = Path(__file__).resolve().parents[2]
     try:
+        # An installed package may lie in a virtual environment inside another checkout, whose commit is not ours.
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder:
+            return os.environ.get("BRAINSEG_JAX_COMMIT")
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(
             folder, "status", "--porcelain", "--untracked-files=no", "--", "brainseg_jax", "configs", "scripts"
