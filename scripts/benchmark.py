@@ -29,7 +29,7 @@ def main() -> None:
     import jax
 
     from brainseg_jax.studies.benchmark import report, run
-    from brainseg_jax.studies.results import device_folder
+    from brainseg_jax.studies.results.save import device_folder
 
     plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
     kept = device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)

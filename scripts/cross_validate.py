@@ -15,7 +15,6 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     """Trains and scores the folds and prints the scores of all slices."""
     from brainseg_jax.evaluation.summary import describe
-
     from brainseg_jax.studies import cross_validation
 
     summary = cross_validation.cross_validate(CONFIG.value, Path(WORKDIR.value))

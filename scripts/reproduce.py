@@ -1,4 +1,4 @@
-"""Every result again: `python scripts/reproduce.py --data_dir=data --out=runs/reproduction --minutes=25`."""
+"""Reproduces all results: `python scripts/reproduce.py --data_dir=data --out=runs/reproduction --minutes=25`."""
 
 import importlib.util
 import math
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 from absl import flags
@@ -16,99 +16,99 @@ from absl import flags
 from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from brainseg_jax.studies.reproduction.runner import Runner
+
 DATA_DIR = flags.DEFINE_string("data_dir", None, "The prepared dataset, as prepare_data.py wrote it.")
-OUT = flags.DEFINE_string("out", None, "Folder for state/ and results/; what is there is gone on with.", required=True)
-MINUTES = flags.DEFINE_float("minutes", 0.0, "How long this call may take; 0: until all is done.")
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for state/ and results/; an earlier call there is resumed.", required=True
+)
+MINUTES = flags.DEFINE_float("minutes", 0.0, "Time limit of this call; 0: until all is done.", lower_bound=0.0)
 STAGES = flags.DEFINE_list("stages", [], "Which stages, separated by commas; all if not given.")
 TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on phantoms if --data_dir is not given.")
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 12  # of the phantom slices
+TINY_STAGE_MINUTES = 5.0
 LESS_COMPILING = "--xla_backend_optimization_level=1"  # in miniature, compiling is most of the work
 
 
 def main() -> None:
     """Runs what is not done and prints the summary after each stage."""
-    from brainseg_jax.studies.reproduction import stages, summary
-    from brainseg_jax.studies.reproduction.runner import Runner, alone_in
+    from brainseg_jax.data.dataset import Dataset
+    from brainseg_jax.studies.processes import lock
+    from brainseg_jax.studies.reproduction import jobs, results
+    from brainseg_jax.studies.reproduction.runner import Runner
 
-    seconds = MINUTES.value * 60 or math.inf
-    if unknown := sorted(set(STAGES.value) - set(stages.NAMES)):
-        raise InputError(f"--stages names {unknown[0]}: choose from {', '.join(stages.NAMES)}.")
-    if seconds <= 0:
-        raise InputError(f"--minutes is {MINUTES.value}: set it to a number above 0, or leave it out.")
+    if unknown := sorted(set(STAGES.value) - set(jobs.STAGES)):
+        raise InputError(f"--stages names {unknown[0]}: choose from {', '.join(jobs.STAGES)}.")
     if not (DATA_DIR.value or TINY.value):
-        raise InputError("--data_dir is missing: name the prepared dataset, or add --tiny for a miniature on drawings.")
+        raise InputError("--data_dir is missing: name the prepared dataset, or add --tiny for a miniature on phantoms.")
     directory = Path(OUT.value).absolute()
-    dataset, data_dir = "figshare", Path(DATA_DIR.value or directory / "state" / "data").absolute()
+    dataset = "figshare" if DATA_DIR.value else "phantom"
+    data_dir = Path(DATA_DIR.value or directory / "state" / "data").absolute()
     if DATA_DIR.value:
-        _require_dataset(data_dir, dataset)
-    else:
-        dataset = "phantom"
+        Dataset(str(data_dir), config=dataset)  # refuses a folder without the dataset
     for folder in ("state", "results"):
         (directory / folder).mkdir(parents=True, exist_ok=True)
-    with alone_in(directory):
-        _require_same_plan(directory, f"{'tiny' if TINY.value else 'full'}, {dataset}")
-        environment = {"JAX_PLATFORMS": "cpu"} if TINY.value else {}
+    refusal = f"{directory} is in use by another process: wait for it, or name another --out."
+    with lock(directory / "state" / "lock", refusal=refusal):
+        plan, plan_path = f"{'tiny' if TINY.value else 'full'}, {dataset}", directory / "results" / "plan.txt"
+        if plan_path.exists() and (before := plan_path.read_text().strip()) != plan:
+            raise InputError(f"{plan_path} says {before}, this command is {plan}: name another --out.")
+        plan_path.write_text(f"{plan}\n")
+        environment = {}
         if TINY.value:
-            environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LESS_COMPILING}".strip()
+            options = f"{os.environ.get('XLA_FLAGS', '')} {LESS_COMPILING}".strip()
+            environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": options}
         started = psutil.Process().create_time()
+        seconds = MINUTES.value * 60 or math.inf
         runner = Runner(directory, repository=REPOSITORY, started=started, seconds=seconds, environment=environment)
         if dataset == "phantom":
-            _draw_dataset(runner, data_dir)
-        plan = stages.TINY if TINY.value else stages.FULL
-        planned = stages.make_stages(
-            plan, dataset=dataset, data_dir=str(data_dir), state=runner.state, results=runner.results
-        )
-        chosen = [stage for stage in planned if not STAGES.value or stage.name in STAGES.value]
+            _make_phantoms(runner, data_dir)
+        all_jobs = list(jobs.list_jobs(tiny=TINY.value, dataset=dataset, data_dir=data_dir, directory=directory))
 
-        def show() -> None:
-            table = summary.summary_table(planned, runner.progress, runner.results)
+        def write_summary() -> None:
+            table = results.summary_table(all_jobs, runner.progress, runner.results)
             (runner.results / "summary.md").write_text(f"{table}\n")
             print(f"\n{table}\n", flush=True)
 
-        runner.run(chosen, missing=_missing(environment), after_stage=show)
-        show()
+        runner.run(
+            [job for job in all_jobs if not STAGES.value or job.stage in STAGES.value],
+            minutes=dict.fromkeys(jobs.STAGES, TINY_STAGE_MINUTES) if TINY.value else jobs.STAGES,
+            missing=_find_missing(environment),
+            after_stage=write_summary,
+        )
+        write_summary()
         print(f"{(time.time() - started) / 60:.1f} minutes; results in {runner.results}")
-        if failed := [name for name, known in runner.progress.items() if known["outcome"] == "failed"]:
+        if failed := [name for name, entry in runner.progress.items() if entry["outcome"] == "failed"]:
             raise InputError(f"{', '.join(failed)} failed: see the table above and {runner.state / 'logs'}.")
 
 
-def _require_dataset(data_dir: Path, dataset: str) -> None:
+def _make_phantoms(runner: "Runner", data_dir: Path) -> None:
+    """Prepares the phantom slices unless an earlier call did."""
     from brainseg_jax.data.dataset import Dataset
 
-    Dataset(str(data_dir), config=dataset)
-
-
-def _require_same_plan(directory: Path, plan: str) -> None:
-    path = directory / "results" / "plan.txt"
-    if path.exists() and path.read_text().strip() != plan:
-        raise InputError(f"{path} says {path.read_text().strip()}, this command is {plan}: name another --out.")
-    path.write_text(f"{plan}\n")
-
-
-def _draw_dataset(runner: Any, data_dir: Path) -> None:
-    """Draws the slices, unless an earlier call did."""
     try:
-        _require_dataset(data_dir, "phantom")
+        Dataset(str(data_dir), config="phantom")
     except InputError:
         command = ("scripts/prepare_data.py", f"--phantom={PATIENTS}", f"--data_dir={data_dir}")
-        outcome, reason = runner.command(command, runner.state / "logs" / "data.log", end=math.inf, environment={})
+        outcome, reason = runner.run_script(command, "data")
         if outcome != "done":
-            raise InputError(f"The slices could not be drawn: {reason}.") from None
+            raise InputError(f"The phantom slices could not be made: {reason}.") from None
 
 
-def _missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """What there is not. JAX is asked in a process of its own: this one must not take the GPU's memory."""
+def _find_missing(environment: Mapping[str, str]) -> dict[str, str]:
+    """Says what this machine lacks. Another process asks JAX, which would take the GPU's memory in this one."""
     question = "import jax; print(jax.default_backend())"
     answer = subprocess.run(
         [sys.executable, "-c", question], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    found = {}
+    missing = {}
     if "gpu" not in answer.stdout:
-        found["gpu"] = "no GPU here"
+        missing["gpu"] = "no GPU here"
     if importlib.util.find_spec("torch") is None:
-        found["torch"] = "no PyTorch here (pip install -e '.[bench]')"
-    return found
+        missing["torch"] = "no PyTorch here (pip install -e '.[bench]')"
+    return missing
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_pa
 
 def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     from brainseg_jax.evaluation import evaluate
-    from brainseg_jax.studies.results import RUN_FILES, put_table, read_evaluations, results_table, save_run
+    from brainseg_jax.studies.results.page import put_table
+    from brainseg_jax.studies.results.save import RUN_FILES, save_run
+    from brainseg_jax.studies.results.tables import read_evaluations, results_table
 
     run = tmp_path / "my_run"
     shutil.copytree(trained, run)
@@ -96,15 +98,15 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     assert kept == {*RUN_FILES, "learning_curves.png", "scores.png"}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results: scripts/save_results.py -->\nstale\n<!-- end of results -->\nafter\n")
-    found = read_evaluations(tmp_path / "results")
+    evaluations = read_evaluations(tmp_path / "results")
     for _ in range(2):
-        put_table(page, results_table(found, link="docs/"))
+        put_table(page, results_table(evaluations, link="docs/"))
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "stale" not in text
     assert text.count("[my_run](docs/my_run) | U-Net 8 | family, fold 1 | 32×32") == 1
-    assert f"**{found['my_run']['dice']:.3f}**" in text
+    assert f"**{evaluations['my_run']['dice']:.3f}**" in text
 
 
 def test_networks_are_compared_on_the_same_drawn_slices(run_script, trained, tmp_path):

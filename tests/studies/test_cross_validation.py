@@ -14,7 +14,8 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import read_scores
 from brainseg_jax.inference.predictor import Predictor
 from brainseg_jax.studies import cross_validation
-from brainseg_jax.studies.results import FOLDS_FILES, read_evaluations, results_table, save_run
+from brainseg_jax.studies.results.save import FOLDS_FILES, save_run
+from brainseg_jax.studies.results.tables import read_evaluations, results_table
 from brainseg_jax.workdir.files import read_splits
 
 

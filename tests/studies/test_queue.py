@@ -165,14 +165,14 @@ def test_an_interrupt_ends_the_job_too_and_the_next_call_goes_on(folder):
         ('["a"]', "no list of jobs"),
         (json.dumps([job("a", magic=1)]), "unexpected keyword argument 'magic'"),
         (json.dumps([{"name": "a"}]), "missing 4 required .*'command'"),
-        (json.dumps([job("a"), job("a")]), "name 'a' is not of one job alone"),
-        (json.dumps([job("a/b")]), "name 'a/b' is .* not of a file"),
+        (json.dumps([job("a"), job("a")]), "job name 'a' is used twice"),
+        (json.dumps([job("a/b")]), "job name 'a/b' is .* no file name"),
         (json.dumps([job("a", command="trains.py")]), "job a: command is a list"),
         (json.dumps([job("a", command=[])]), "job a: command is a list"),
         (json.dumps([job("a", command=["trains.py", 3])]), "job a: command is a list"),
-        (json.dumps([{**job("a"), "epochs": "4"}]), "epochs a number"),
+        (json.dumps([{**job("a"), "epochs": "4"}]), "epochs an integer"),
         (json.dumps([job("a", cores=0)]), "cores a list"),
-        (json.dumps([job("a", done=None)]), "the rest words"),
+        (json.dumps([job("a", done=None)]), "all others strings"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(folder, text, message):

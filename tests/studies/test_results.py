@@ -8,14 +8,10 @@ import pytest
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import write_scores
 from brainseg_jax.metrics.calibration import Calibration
-from brainseg_jax.studies import results
-from brainseg_jax.studies.results import (
-    RUN_FILES,
-    draw_published_curves,
-    is_published_recipe,
-    peers_table,
-    save_run,
-)
+from brainseg_jax.studies.results import published_curves
+from brainseg_jax.studies.results.published_curves import draw_published_curves, is_published_recipe
+from brainseg_jax.studies.results.save import RUN_FILES, save_run
+from brainseg_jax.studies.results.tables import peers_table
 from tests.conftest import REPOSITORY
 from tests.evaluation.test_scores import score
 
@@ -83,7 +79,9 @@ def test_a_kept_run_of_a_published_recipe_stands_over_the_published_curves(make_
 @pytest.mark.parametrize(("name", "lowest"), [("unet", 0.028571), ("unet_low_rate", 0.027182), ("linknet", 0.082412)])
 def test_network_and_learning_rate_choose_the_published_run(make_run, tmp_path, monkeypatch, name, lowest):
     drawn = []
-    monkeypatch.setattr(results, "published_curves", lambda *curves, notes, **rest: drawn.append((*curves, notes)))
+    monkeypatch.setattr(
+        published_curves, "published_curves", lambda *curves, notes, **rest: drawn.append((*curves, notes))
+    )
     draw_published_curves(make_run(config_of(name, **{"data.image_size": 128})), tmp_path / "a.png")
     ((ours, theirs, path, notes),) = drawn
     assert path == tmp_path / "a.png"
@@ -113,8 +111,8 @@ def test_the_slices_of_the_peers_families_stand_by_themselves(tmp_path):
     for name, protocol in (("apart", "family"), ("by_ids", "official")):
         (tmp_path / name).mkdir()
         write_scores(tmp_path / name / "per_slice_cv.csv", rows)
-        found = {"split": "cv", "protocol": protocol, "intervals": {}}
-        (tmp_path / name / "evaluation_cv.json").write_text(json.dumps(found))
+        evaluation = {"split": "cv", "protocol": protocol, "intervals": {}}
+        (tmp_path / name / "evaluation_cv.json").write_text(json.dumps(evaluation))
     lines = peers_table(tmp_path).splitlines()[2:]
     assert "| 436 (29) | **0.774** | 0.930 | 0.662 | 0.829 | – | – |" in lines[0]
     # Pooled: 10 shared of 10 + 10 and none of 60, then 5 of 10 + 10.

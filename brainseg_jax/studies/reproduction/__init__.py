@@ -1,1 +1,1 @@
-"""Every result again, by the commands that anyone can give, within the minutes that there are."""
+"""Reproduces all results within a time limit, by the commands that a user would give."""

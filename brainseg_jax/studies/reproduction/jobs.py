@@ -1,56 +1,46 @@
-"""A job: commands that make one result, and which of their files are kept."""
+"""The jobs of a reproduction, in order of value."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brainseg_jax.studies.results import RUN_FILES, copy_files, save_run
+from brainseg_jax.published import PUBLISHED_DICE, PUBLISHED_SIZE
+from brainseg_jax.studies import ablation
 
-# Of a variant of an ablation: what its table is made from.
-VARIANT_FILES = tuple(name.replace("_test", "_validation") for name in RUN_FILES)
-ABLATION_FILES = ("ablation.json", "README.md")
-TARGET_DICE = 0.70  # of validation; how long it takes to get there is told of every run
-
-
-@dataclass(frozen=True)
-class ResultKind:
-    """What a job leaves.
-
-    Attributes:
-      marker: the file that is there when the job has ended.
-      part_files: what is kept of each of its parts (folds, variants), each in a folder of its own.
-      keep: copies what there is, from the job's workdir to the folder of all results.
-      describe: one line about the job's folder of results.
-    """
-
-    marker: str
-    part_files: tuple[str, ...]
-    keep: Callable[[Path, Path], None]
-    describe: Callable[[Path], str]
+# Minutes of each stage in a call before the later stages get their turn.
+STAGES = {"correctness": 6.0, "published": 30.0, "benchmark": 6.0, "strong": 60.0, "folds": 60.0, "recipe": 60.0}
+VARIANTS = {
+    "ablation": tuple(name for name in ablation.VARIANTS if name not in (*ablation.SWEEPS, "recipe")),
+    "filters_unet": ("filters_8", "filters_32", "filters_64"),
+    "filters_linknet": ("filters_8", "filters_32"),
+    "l2_linknet": ("l2_1e-5", "l2_1e-4", "l2_1e-3"),
+}
+TINY_VARIANTS = {"ablation": ("without_mirror",), "filters_unet": ("filters_8",), "l2_linknet": ("l2_1e-4",)}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Commands that make one result.
+    """Commands that compute one result.
 
     Attributes:
+      stage: one of `STAGES`.
       name: of the result's folder.
-      kind: what it leaves.
-      commands: one after the other, each a script of the repository and its flags.
-      least_seconds: with less time than this it is not started.
-      needs: "gpu" or "torch", where it cannot do without.
+      result: file in that folder that says that the result is complete.
+      commands: scripts of the repository with their flags, run one after the other.
+      min_seconds: with less time left it is not started.
+      needs: "gpu" or "torch" if it cannot run without.
       members: jobs whose checkpoints it reads.
-      restarts: whether it cannot be gone on with, so that what a stopped one left is removed first.
-      environment: variables of the commands.
+      restarts: whether it starts anew after a stop instead of resuming.
+      environment: additional environment variables.
       published: the Dice that others report for it.
     """
 
+    stage: str
     name: str
-    kind: ResultKind
+    result: str
     commands: tuple[tuple[str, ...], ...]
-    least_seconds: float
+    min_seconds: float = 0.0
     needs: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     restarts: bool = False
@@ -58,105 +48,76 @@ class Job:
     published: float | None = None
 
 
-def restore_parts(job: Job, workdir: Path, folder: Path) -> None:
-    """Gives parts whose results are kept back to a workdir that lacks them, as that of another machine does."""
-    for source, name in _parts(job.kind, folder):
-        if not (workdir / name / job.kind.part_files[-1]).exists():
-            copy_files(source, workdir / name, job.kind.part_files)
-    for name in ABLATION_FILES:
-        if job.kind is ABLATION and (folder / name).exists() and not (workdir / name).exists():
-            copy_files(folder, workdir, (name,))
+def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> Iterator[Job]:
+    """Yields all jobs.
 
+    Args:
+      tiny: whether everything is in miniature.
+      dataset: "figshare" or "phantom".
+      data_dir: the prepared dataset.
+      directory: holds state/ (workdirs) and results/.
+    """
+    state, results = directory / "state", directory / "results"
+    size, sweep_size, seeds = (64, 64, (0, 1)) if tiny else (PUBLISHED_SIZE, 256, (0, 1, 2))
+    networks = ("unet",) if tiny else ("unet", "linknet")
+    # One step a call: folds, which differ in their number of steps, then share one compiled program.
+    common: dict[str, Any] = {"data.dataset": dataset, "data.data_dir": data_dir, "train.steps_per_call": 1}
+    if tiny:
+        common |= {"train.epochs": 1, "model.start_filters": 2, "optimizer.warmup_epochs": 0.5}
+    bfloat16: dict[str, Any] = {} if tiny else {"model.dtype": "bfloat16"}
+    tiny_flag = ("--tiny",) if tiny else ()
 
-def _parts(kind: ResultKind, folder: Path) -> Iterator[tuple[Path, str]]:
-    """The parts that have ended, by name."""
-    if kind.part_files:
-        for path in sorted(folder.glob(f"*/{kind.part_files[-1]}")):
-            yield path.parent, path.parent.name
+    def job(stage: str, name: str, result: str, *commands: tuple[str, ...], **options: Any) -> Job:
+        defaults = {"min_seconds": 2.0, "needs": ()} if tiny else {"min_seconds": 60.0, "needs": ("gpu",)}
+        return Job(stage, name, result, commands, **{**defaults, **options})
 
+    def command(script: str, name: str, config: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        fields = (f"--config.{field}={value}" for field, value in {**common, **settings}.items())
+        return (f"scripts/{script}.py", f"--config=configs/{config}.py", f"--workdir={state / name}", *fields)
 
-def _keep_run(workdir: Path, folder: Path) -> None:
-    if (workdir / "evaluation_test.json").exists():
-        save_run(workdir, folder)
+    def train(stage: str, name: str, config: str, settings: Mapping[str, Any], **options: Any) -> Job:
+        evaluate = ("scripts/evaluate.py", f"--workdir={state / name}", "--examples=0")
+        return job(stage, name, "evaluation_test.json", command("train", name, config, settings), evaluate, **options)
 
+    def cross_validate(stage: str, name: str, config: str, settings: Mapping[str, Any]) -> Job:
+        return job(stage, name, "evaluation_cv.json", command("cross_validate", name, config, settings))
 
-def _keep_folds(workdir: Path, folder: Path) -> None:
-    for source, name in _parts(FOLDS, workdir):
-        copy_files(source, folder / workdir.name / name, FOLDS.part_files)
-    if (workdir / "evaluation_cv.json").exists():
-        save_run(workdir, folder)
-
-
-def _keep_ablation(workdir: Path, folder: Path) -> None:
-    for source, name in _parts(ABLATION, workdir):
-        copy_files(source, folder / workdir.name / name, ABLATION.part_files)
-    if (workdir / "README.md").exists():
-        copy_files(workdir, folder / workdir.name, ABLATION_FILES)
-
-
-def _keep_nothing(workdir: Path, folder: Path) -> None:
-    """The command itself writes to the folder of the results."""
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def _describe_run(folder: Path) -> str:
-    found = _read(folder / "evaluation_test.json")
-    if not (folder / "metrics.jsonl").exists():
-        return _describe_dice(found)  # an ensemble
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return f"{_describe_dice(found)}; {describe_speed(rows)}"
-
-
-def describe_speed(rows: list[dict[str, float]]) -> str:
-    """How long a run took to a validation Dice of `TARGET_DICE`, from the rows of its metrics.jsonl."""
-    before = 0.0
-    for row in rows:
-        if row["seconds_since_start"] < before:
-            break  # the process was another one from here on
-        before = row["seconds_since_start"]
-        if row["validation_dice"] >= TARGET_DICE:
-            return (
-                f"validation Dice {TARGET_DICE:.2f} {before:.0f} s after the process started (epoch {row['epoch']:.0f})"
-            )
-    return f"validation Dice at most {max(row['validation_dice'] for row in rows):.3f}"
-
-
-def _describe_folds(folder: Path) -> str:
-    if (folder / "evaluation_cv.json").exists():
-        return _describe_dice(_read(folder / "evaluation_cv.json"))
-    parts = [_read(source / "evaluation_test.json")["dice"] for source, _ in _parts(FOLDS, folder)]
-    return f"{len(parts)} of 5 folds" + (f": {', '.join(f'{dice:.3f}' for dice in parts)}" if parts else "")
-
-
-def _describe_dice(found: Mapping[str, Any]) -> str:
-    interval = found["intervals"]["dice"]
-    around = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    return f"Dice **{found['dice']:.3f}**{around}, {found['slices']} slices"
-
-
-def _describe_ablation(folder: Path) -> str:
-    if not (folder / "ablation.json").exists():
-        return "no variant yet"
-    variants = _read(folder / "ablation.json")["variants"]
-    return "validation Dice: " + ", ".join(f"{name} {row['dice']:.3f}" for name, row in variants.items())
-
-
-def _describe_checks(folder: Path) -> str:
-    checks = _read(folder / "checks.json")["checks"]
-    passed = [check["passed"] for check in checks]
-    return f"{passed.count(True)} passed, {passed.count(False)} failed, {passed.count(None)} not possible here"
-
-
-def _describe_benchmark(folder: Path) -> str:
-    rows = [row for row in _read(folder / "benchmark.json")["rows"] if row["batch"] == "recipe"]
-    return "ours / PyTorch: " + ", ".join(f"{row['model']} {row['mode']} {row['ratio']:.2f}" for row in rows)
-
-
-RUN = ResultKind("evaluation_test.json", (), _keep_run, _describe_run)
-FOLDS = ResultKind("evaluation_cv.json", RUN_FILES, _keep_folds, _describe_folds)
-ABLATION = ResultKind("ablation.json", VARIANT_FILES, _keep_ablation, _describe_ablation)
-CHECKS = ResultKind("checks.json", (), _keep_nothing, _describe_checks)
-BENCHMARK = ResultKind("benchmark.json", (), _keep_nothing, _describe_benchmark)
+    checks = ("scripts/check_device.py", f"--output={results / 'checks'}", *tiny_flag)
+    yield job("correctness", "checks", "checks.json", checks, needs=())
+    for seed in seeds:
+        for network in ("unet", "linknet"):
+            # Each seed splits the slices anew, as a repetition of the published work would.
+            settings: dict[str, Any] = {"data.image_size": size, "seed": seed, "split.seed": seed}
+            name = f"{network}_{size}_slice" + (f"_seed{seed}" if seed else "")
+            published = None if tiny else PUBLISHED_DICE[network]
+            yield train("published", name, network, settings, published=published)
+    minutes = 0.4 if tiny else 4.0
+    benchmark = ("scripts/benchmark.py", f"--output={results / 'benchmark'}", f"--minutes={minutes}", *tiny_flag)
+    yield job("benchmark", "benchmark", "benchmark.json", benchmark, min_seconds=minutes * 60, needs=("torch",))
+    for side in (64,) if tiny else (256, 512):
+        for network in networks:
+            settings = {"data.image_size": side, **bfloat16}
+            yield cross_validate("strong", f"{network}_strong_{side}_family_cv", f"{network}_strong", settings)
+    for protocol in ("family", "official"):
+        for network in networks:
+            settings = {"data.image_size": size, "split.protocol": protocol}
+            yield cross_validate("folds", f"{network}_{size}_{protocol}_cv", network, settings)
+    strong: dict[str, Any] = {"data.image_size": sweep_size, **bfloat16}
+    first = f"time_to_dice_unet_{sweep_size}"
+    # An empty compilation cache of its own, as in a first run.
+    cold = {"JAX_COMPILATION_CACHE_DIR": str(state / first / "compiled")}
+    yield train("recipe", first, "unet_strong", strong, restarts=True, environment=cold)
+    others = {f"unet_strong_{sweep_size}_family_seed{seed}": seed for seed in seeds[1:]}
+    for name, seed in others.items():
+        yield train("recipe", name, "unet_strong", {**strong, "seed": seed})
+    ensemble, members = f"unet_strong_{sweep_size}_family_ensemble", (first, *others)
+    workdirs = ",".join(str(state / name) for name in members)
+    evaluate = ("scripts/evaluate.py", f"--workdir={workdirs}", f"--output={state / ensemble}", "--examples=0")
+    yield job("recipe", ensemble, "evaluation_test.json", evaluate, members=members)
+    for name, variants in (TINY_VARIANTS if tiny else VARIANTS).items():
+        config, settings = "unet_strong", strong
+        if name != "ablation":  # a sweep of a published recipe
+            config, settings = name.split("_")[1], {"data.image_size": sweep_size, "split.protocol": "family"}
+        name = f"{name}_{sweep_size}"
+        flags = (*command("ablate", name, config, settings), f"--variants={','.join(variants)}")
+        yield job("recipe", name, "ablation.json", flags)

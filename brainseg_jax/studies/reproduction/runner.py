@@ -1,195 +1,148 @@
-"""Runs jobs within a time, and goes on where an earlier call stopped or was killed."""
+"""Runs jobs within a time limit and resumes where an earlier call stopped or was killed."""
 
-import fcntl
 import json
 import math
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from brainseg_jax.errors import InputError
-from brainseg_jax.studies.reproduction.jobs import Job, restore_parts
-from brainseg_jax.studies.reproduction.stages import Stage
-from brainseg_jax.utils import xla_setup
+from brainseg_jax.studies.processes import GRACE_SECONDS, run_command
+from brainseg_jax.studies.reproduction.jobs import Job
+from brainseg_jax.studies.reproduction.results import restore_job, save_job
 from brainseg_jax.utils.files import write_json
-
-MOST_GRACE = 10.0  # seconds that a stopped command has to end by itself
 
 
 class Runner:
-    """Runs the jobs of stages.
+    """Runs jobs.
 
     Attributes:
-      progress: what progress.json holds: by job `outcome` ("done", "stopped", "failed"), `seconds` over all calls and
-        `reason`.
+      progress: the content of results/progress.json: by job `outcome` ("done", "stopped", "failed" or "skipped"),
+        `seconds` over all calls and `reason`.
     """
 
     def __init__(
         self, directory: Path, *, repository: Path, started: float, seconds: float, environment: Mapping[str, str]
     ) -> None:
-        """Reads what earlier calls did.
+        """Reads the progress of earlier calls.
 
         Args:
           directory: holds state/ and results/.
-          repository: the checkout, whose scripts are run.
+          repository: the checkout whose scripts are run.
           started: when the time began to run, as `time.time`.
-          seconds: how long it is; infinite for no limit.
-          environment: variables of all commands.
+          seconds: time limit; infinite for none.
+          environment: additional variables of all commands.
         """
-        self.directory, self.results, self.state = directory, directory / "results", directory / "state"
+        self.results, self.state = directory / "results", directory / "state"
         self.progress: dict[str, dict[str, Any]] = {}
         self._repository, self._environment = repository, dict(environment)
-        self._grace = min(MOST_GRACE, 0.05 * seconds)
-        self._end = started + seconds - self._grace
+        self._grace = min(GRACE_SECONDS, 0.05 * seconds)
+        self._deadline = started + seconds - self._grace
         self._path = self.results / "progress.json"
         if self._path.exists():
             self.progress = json.loads(self._path.read_text())
 
-    def run(self, stages: Sequence[Stage], *, missing: Mapping[str, str], after_stage: Callable[[], None]) -> None:
-        """Runs what is not done: every stage for its minutes, then whatever is left for the rest of the time.
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        minutes: Mapping[str, float],
+        missing: Mapping[str, str],
+        after_stage: Callable[[], None],
+    ) -> None:
+        """Runs the jobs that are not done: each stage for its minutes, then all that is left for the rest of the time.
 
         Args:
-          stages: in order of value.
-          missing: what there is not, "gpu" or "torch", and the sentence that says so.
-          after_stage: called after each stage that did something.
+          jobs: in order of value.
+          minutes: of each stage.
+          missing: by "gpu" or "torch", if the machine lacks it, the message that says so.
+          after_stage: called after each stage in which a job ran.
         """
         failed: set[str] = set()
-        # Without an end nobody has to wait for a turn.
-        for limited in (False,) if math.isinf(self._end) else (True, False):
-            for stage in stages:
-                end = min(self._end, time.time() + stage.minutes * 60) if limited else self._end
-                did = [self._run_job(stage, job, end, missing) for job in stage.jobs if job.name not in failed]
-                failed |= {job.name for job in stage.jobs if self._outcome(job) == "failed"}
-                if any(did):
+        # Without a time limit no stage has to wait for its turn.
+        for limited in (False,) if math.isinf(self._deadline) else (True, False):
+            for stage in dict.fromkeys(job.stage for job in jobs):
+                end = min(self._deadline, time.time() + minutes[stage] * 60) if limited else self._deadline
+                ran = False
+                for job in jobs:
+                    if job.stage == stage and job.name not in failed and self._can_run(job, end, missing):
+                        ran = True
+                        self._run_job(job, end)
+                        if self._outcome(job.name) == "failed":
+                            failed.add(job.name)
+                if ran:
                     after_stage()
 
-    def is_done(self, job: Job) -> bool:
-        """Whether its result is there, whole."""
-        return self._outcome(job) == "done" and (self.results / job.name / job.kind.marker).exists()
+    def _outcome(self, name: str) -> str:
+        return self.progress.get(name, {}).get("outcome", "")
 
-    def _outcome(self, job: Job) -> str:
-        return self.progress.get(job.name, {}).get("outcome", "")
-
-    def _run_job(self, stage: Stage, job: Job, end: float, missing: Mapping[str, str]) -> bool:
-        """Whether there was something to do and time for it."""
-        if self.is_done(job):
+    def _can_run(self, job: Job, end: float, missing: Mapping[str, str]) -> bool:
+        """Returns whether the job is not done and nothing is in its way; records the reason otherwise."""
+        if self._outcome(job.name) == "done" and (self.results / job.name / job.result).exists():
             return False
-        reasons = [missing[name] for name in job.needs if name in missing]
+        reasons = [missing[need] for need in job.needs if need in missing]
         for member in job.members:
-            if self.progress.get(member, {}).get("outcome") != "done":
+            if self._outcome(member) != "done":
                 reasons.append(f"{member} is not done")
             elif not (self.state / member / "checkpoints").is_dir():
                 reasons.append(f"{member} was trained on another machine, where its checkpoints are")
-        left = end - time.time()
-        if not reasons and left < job.least_seconds:
-            reasons = [f"needs {job.least_seconds:.0f} s at least, {max(left, 0):.0f} s were left"]
-        if reasons:
-            if self._outcome(job) not in ("stopped", "failed"):
-                self._note(job, "skipped", 0.0, reasons[0])
-            return False
-        workdir, began = self.state / job.name, time.time()
+        left = max(end - time.time(), 0)
+        if left < job.min_seconds:
+            reasons.append(f"needs {job.min_seconds:.0f} s at least, {left:.0f} s were left")
+        if reasons and self._outcome(job.name) not in ("stopped", "failed"):
+            self._record(job, "skipped", 0.0, reasons[0])
+        return not reasons
+
+    def _run_job(self, job: Job, end: float) -> None:
+        workdir, started = self.state / job.name, time.time()
         if job.restarts:
             shutil.rmtree(workdir, ignore_errors=True)
-        restore_parts(job, workdir, self.results / job.name)
-        print(f"{stage.name}: {job.name} …", flush=True)
-        log = self.state / "logs" / f"{job.name}.log"
+        restore_job(job, workdir, self.results)
+        print(f"{job.stage}: {job.name} …", flush=True)
         outcome, reason = "done", ""
         for command in job.commands:
-            outcome, reason = self.command(command, log, end=end, environment=job.environment)
+            outcome, reason = self.run_script(command, job.name, end=end, environment=job.environment)
             if outcome != "done":
                 break
-        job.kind.keep(workdir, self.results)
-        self._note(job, outcome, time.time() - began, reason)
-        print(f"{stage.name}: {job.name} {outcome} after {time.time() - began:.0f} s {reason}".rstrip(), flush=True)
-        return True
+        save_job(job, workdir, self.results)
+        seconds = time.time() - started
+        self._record(job, outcome, seconds, reason)
+        print(f"{job.stage}: {job.name} {outcome} after {seconds:.0f} s {reason}".rstrip(), flush=True)
 
-    def command(
-        self, command: Sequence[str], log: Path, *, end: float, environment: Mapping[str, str]
+    def run_script(
+        self, command: Sequence[str], name: str, *, end: float = math.inf, environment: Mapping[str, str] | None = None
     ) -> tuple[str, str]:
         """Runs a script until it ends or the time is over.
 
         Args:
           command: a script of the repository and its flags.
-          log: file that its output is added to.
-          end: when it is stopped, as `time.time`: asked to end first, then killed.
+          name: of the log.
+          end: when it is stopped, as `time.time`.
           environment: variables beside those of all commands.
 
         Returns:
-          "done", "stopped" or "failed", and the reason.
+          The outcome ("done", "stopped" or "failed") and the reason.
         """
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as output:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=self._repository,
-                env={**os.environ, **self._environment, **environment, xla_setup.PARENT: str(os.getpid())},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                code = process.wait(None if math.isinf(end) else max(end - time.time(), 0))
-            except subprocess.TimeoutExpired:
-                stop(process, self._grace)
-                return "stopped", "for want of time"
-            except BaseException:
-                stop(process, self._grace)
-                raise
+        log = self.state / "logs" / f"{name}.log"
+        code = run_command(
+            [sys.executable, *command],
+            log,
+            environment={**os.environ, **self._environment, **(environment or {})},
+            timeout=None if math.isinf(end) else max(end - time.time(), 0),
+            grace=self._grace,
+            cwd=self._repository,
+        )
+        if code is None:
+            return "stopped", "time limit reached"
         if code:
             last = [line for line in log.read_text().splitlines() if line.strip()][-1:]
-            return "failed", f"{Path(command[0]).name} ended with {code}: {''.join(last)[:300]} (all of it is in {log})"
+            return "failed", f"{Path(command[0]).name} ended with {code}: {''.join(last)[:300]} (full log: {log})"
         return "done", ""
 
-    def _note(self, job: Job, outcome: str, seconds: float, reason: str) -> None:
+    def _record(self, job: Job, outcome: str, seconds: float, reason: str) -> None:
         before = self.progress.get(job.name, {}).get("seconds", 0.0)
         self.progress[job.name] = {"outcome": outcome, "seconds": round(before + seconds, 1), "reason": reason}
         write_json(self._path, self.progress)
-
-
-@contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Keeps a second process off a folder.
-
-    Raises:
-      InputError: one is there.
-    """
-    refusal = f"{directory} is in use by another process: wait for it, or name another --out."
-    with lock(directory / "state" / "lock", refusal=refusal):
-        yield
-
-
-@contextmanager
-def lock(path: Path, *, refusal: str) -> Iterator[IO[str]]:
-    """Holds a lock for as long as the process lives or the block lasts; gives the file, empty, for a note.
-
-    Args:
-      path: file of the lock; made if missing.
-      refusal: the sentence for a second process.
-
-    Raises:
-      InputError: another process holds it.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(refusal) from error
-        file.truncate(0)
-        yield file
-
-
-def stop(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Asks a process to end, and kills it and its own when `grace` seconds are over."""
-    process.send_signal(signal.SIGINT)  # the script ends with what it has
-    try:
-        process.wait(grace)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

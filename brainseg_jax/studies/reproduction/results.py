@@ -1,0 +1,141 @@
+"""What the jobs leave in results/: small files, from which another machine resumes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.studies.reproduction.jobs import Job
+from brainseg_jax.studies.results.save import RUN_FILES, copy_files, device_folder, save_run
+from brainseg_jax.utils import markdown
+from brainseg_jax.utils.files import read_json
+
+ABLATION_FILES = ("README.md", "ablation.json")
+# Files of each finished fold or variant, by the result of the job; the last one says that the part is complete.
+PART_FILES = {
+    "evaluation_cv.json": RUN_FILES,
+    "ablation.json": tuple(name.replace("_test", "_validation") for name in RUN_FILES),
+}
+TARGET_DICE = 0.70  # of validation; the summary says how long a run takes to reach it
+MERGEABLE = "full, figshare"  # miniatures and phantom slices are no results
+
+
+def save_job(job: Job, workdir: Path, results: Path) -> None:
+    """Copies the result of a job, and its finished parts, from its workdir to the folder of all results."""
+    for part in _finished_parts(job.result, workdir):
+        copy_files(part, results / job.name / part.name, PART_FILES[job.result])
+    if (workdir / job.result).exists():  # checks and benchmark write to the results themselves
+        if job.result == "ablation.json":
+            copy_files(workdir, results / job.name, ABLATION_FILES)
+        else:
+            save_run(workdir, results)
+
+
+def restore_job(job: Job, workdir: Path, results: Path) -> None:
+    """Copies saved parts back to a workdir that lacks them, as that of another machine does."""
+    folder = results / job.name
+    for part in _finished_parts(job.result, folder):
+        names = PART_FILES[job.result]
+        if not (workdir / part.name / names[-1]).exists():
+            copy_files(part, workdir / part.name, names)
+    if job.result == "ablation.json" and (folder / job.result).exists() and not (workdir / job.result).exists():
+        copy_files(folder, workdir, ABLATION_FILES)
+
+
+def _finished_parts(result: str, folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{PART_FILES[result][-1]}")) if result in PART_FILES else []
+
+
+def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]], results: Path) -> str:
+    """Returns a Markdown table with a row a job: its state, result, the published Dice, and minutes over all calls.
+
+    Args:
+      jobs: all of them.
+      progress: see `runner.Runner`.
+      results: folder of all results.
+    """
+    rows = []
+    for job in jobs:
+        entry = progress.get(job.name, {"outcome": "not yet", "seconds": 0.0, "reason": ""})
+        state = entry["outcome"] + (f": {entry['reason']}" if entry["reason"] else "")
+        published = f"{job.published:.3f}" if job.published else "–"
+        result = describe_result(job.result, results / job.name)
+        rows.append((job.stage, job.name, state, result, published, f"{entry['seconds'] / 60:.1f}"))
+    return markdown.table(("Stage", "Job", "State", "Result", "Published", "Minutes"), rows)
+
+
+def describe_result(result: str, folder: Path) -> str:
+    """Returns one line about a job's folder of results; `result` is the file that completes it."""
+    if not (folder / result).exists():
+        parts = _finished_parts(result, folder) if result == "evaluation_cv.json" else []
+        dice = [f"{read_json(part / 'evaluation_test.json')['dice']:.3f}" for part in parts]
+        return f"{len(dice)} of 5 folds: {', '.join(dice)}" if dice else "–"
+    content = read_json(folder / result)
+    if result == "checks.json":
+        passed = [check["passed"] for check in content["checks"]]
+        return f"{passed.count(True)} passed, {passed.count(False)} failed, {passed.count(None)} not possible here"
+    if result == "benchmark.json":
+        rows = [row for row in content["rows"] if row["batch"] == "recipe"]
+        return "ours / PyTorch: " + ", ".join(f"{row['model']} {row['mode']} {row['ratio']:.2f}" for row in rows)
+    if result == "ablation.json":
+        variants = content["variants"].items()
+        return "validation Dice: " + ", ".join(f"{name} {row['dice']:.3f}" for name, row in variants)
+    interval = content["intervals"]["dice"]
+    line = f"Dice **{content['dice']:.3f}**" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    line += f", {content['slices']} slices"
+    metrics = folder / "metrics.jsonl"  # which folds and ensembles lack
+    if metrics.exists():
+        line += f"; {describe_speed([json.loads(row) for row in metrics.read_text().splitlines()])}"
+    return line
+
+
+def describe_speed(rows: Sequence[Mapping[str, float]]) -> str:
+    """Says how long a run took to a validation Dice of `TARGET_DICE`, from the rows of its metrics.jsonl."""
+    seconds = 0.0
+    for row in rows:
+        if row["seconds_since_start"] < seconds:
+            break  # another process resumed the run here
+        seconds = row["seconds_since_start"]
+        if row["validation_dice"] >= TARGET_DICE:
+            reached = f"{seconds:.0f} s after the process started (epoch {row['epoch']:.0f})"
+            return f"validation Dice {TARGET_DICE:.2f} {reached}"
+    return f"validation Dice at most {max(row['validation_dice'] for row in rows):.3f}"
+
+
+def merge(reproduction: Path, kept: Path) -> list[str]:
+    """Copies all complete results of a reproduction to the results of the repository.
+
+    Args:
+      reproduction: the `--out` of scripts/reproduce.py.
+      kept: folder of all results, docs/results.
+
+    Returns:
+      The names of the folders that were written.
+
+    Raises:
+      InputError: there is no reproduction, or it is a miniature.
+    """
+    results = reproduction / "results"
+    plan = results / "plan.txt"
+    if not plan.exists():
+        raise InputError(f"{plan} is missing: name the --out of scripts/reproduce.py.")
+    if plan.read_text().strip() != MERGEABLE:
+        raise InputError(f"{plan} says {plan.read_text().strip()}: only full runs on the real slices are results.")
+    names = []
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        target = kept / folder.name
+        if any((folder / name).exists() for name in ("evaluation_test.json", "evaluation_cv.json")):
+            save_run(folder, kept)
+        elif (folder / "ablation.json").exists():
+            copy_files(folder, target, ABLATION_FILES)
+        elif measured := [folder / name for name in ("checks.json", "benchmark.json") if (folder / name).exists()]:
+            target = device_folder(kept, folder.name, read_json(measured[0])["device"])
+            copy_files(folder, target, [path.name for path in folder.iterdir()])
+        else:
+            continue
+        names.append(target.name)
+    (kept / "reproduction").mkdir(parents=True, exist_ok=True)
+    summary = (results / "summary.md").read_text()
+    (kept / "reproduction" / "README.md").write_text(f"# Results of scripts/reproduce.py\n\n{summary}")
+    return names

@@ -1,0 +1,168 @@
+"""Markdown tables of the kept results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainseg_jax.data.dataset_info import LABELS
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.scores import SliceScore, read_scores
+from brainseg_jax.evaluation.summary import pooled_dice
+from brainseg_jax.models import MODELS
+from brainseg_jax.published import (
+    PEER_DICE,
+    PEER_DICE_BY_CLASS,
+    PEER_FAMILIES,
+    PEER_NAME,
+    PUBLISHED_DICE,
+    PUBLISHED_SIZE,
+)
+from brainseg_jax.utils import markdown
+
+CLASS_TITLES = tuple(name.capitalize() for name in LABELS)
+RESULTS_HEADER = (
+    *("Run", "Network", "Protocol", "Image", "Seed", "Test slices (families)", "Dice (95 % interval)", "Median"),
+    *(*CLASS_TITLES, "Missed", "NSD 2 mm", "HD95 mm"),
+)
+
+
+def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
+    """Reads evaluation_test.json or evaluation_cv.json of each run in `results`, by the run's name.
+
+    Raises:
+      InputError: an older version wrote one.
+    """
+    paths = [*results.glob("*/evaluation_test.json"), *results.glob("*/evaluation_cv.json")]
+    evaluations = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
+    for name, evaluation in evaluations.items():
+        if "intervals" not in evaluation:
+            raise InputError(
+                f"{results / name} was scored by an older version: score the run again with scripts/evaluate.py and "
+                "save it again, or remove the folder."
+            )
+    return evaluations
+
+
+def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) -> str:
+    """Returns a table with a row a run.
+
+    Args:
+      evaluations: see `read_evaluations`.
+      link: relative path from the table's page to the folder of all results.
+    """
+    rows = []
+    for name, run in evaluations.items():
+        fold = f", fold {run['fold']}" if run["fold"] else ", five folds" if run["split"] == "cv" else ""
+        interval = run["intervals"]["dice"]
+        spread = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–"
+        rows.append(
+            (
+                f"[{name}]({link}{name})",
+                f"{MODELS[run['network']].title} {run['start_filters']}",
+                f"{run['protocol']}{fold}",
+                f"{run['image_size']}×{run['image_size']}",
+                str(run["seed"]),
+                f"{run['slices']} ({run['families']})",
+                f"**{run['dice']:.3f}** ({spread})",
+                f"{run['dice_median']:.3f}",
+                *(_number(dice, 3) for dice in run["dice_by_class"].values()),
+                f"{run['share_missed']:.1%}",
+                _number(run["nsd_2mm"], 3),
+                _number(run["hd95_mm"], 1),
+            )
+        )
+    return markdown.table(RESULTS_HEADER, rows)
+
+
+def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a table with a row a run: the commit that trained it, with which jax on what, and the command."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        trained = evaluation["trained_with"]
+        commit = f"`{trained['commit'][:10]}`" if trained["commit"] else "–"
+        device = f"{trained['versions']['jax']}, {trained['device']}, {trained['cores']} cores"
+        rows.append((name, commit, device, f"`{trained['command']}`" if "command" in trained else "see below"))
+    return markdown.table(("Run", "Trained at commit", "jax, device", "Command"), rows)
+
+
+def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a table with a row a network: the published Dice and that of our runs of the published recipe by seed.
+
+    Args:
+      evaluations: see `read_evaluations`; those of 512×512 under the protocol "slice" count.
+    """
+    rows = []
+    for network, published in PUBLISHED_DICE.items():
+        runs = sorted(
+            (run["seed"], run["dice"])
+            for run in evaluations.values()
+            if "members" not in run
+            and (run["network"], run["protocol"], run["image_size"]) == (network, "slice", PUBLISHED_SIZE)
+        )
+        dice = [value for _, value in runs]
+        spread = f" ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else ""
+        ours = f"**{np.mean(dice):.3f}**{spread}" if dice else "not measured yet"
+        by_seed = ", ".join(f"{seed}: {value:.3f}" for seed, value in runs) or "–"
+        rows.append((MODELS[network].title, f"{published:.3f}", ours, by_seed))
+    return markdown.table(("Network", "Published Dice", "Ours, mean ± standard deviation of seeds", "By seed"), rows)
+
+
+def peers_table(results: Path) -> str:
+    """Returns a table of the best published result on new patients and of our cross-validations by families.
+
+    Each of ours has two rows: the available slices of the peer's test families, all predicted by networks that never
+    saw their family, and all slices. Dice is the mean over slices except in the last column (see `pooled_dice`).
+
+    Args:
+      results: folder of all results, of which */per_slice_cv.csv under the protocol "family" are shown.
+    """
+    header = ("Run", "Slices (families)", "Dice", *CLASS_TITLES, "Missed", "Pooled Dice")
+    by_class = [f"{PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
+    rows = [(PEER_NAME, "436 (29)", f"**{PEER_DICE:.3f}**", *by_class, "–", "–")]
+    for name, evaluation in read_evaluations(results).items():
+        if (evaluation["split"], evaluation["protocol"]) == ("cv", "family"):
+            scores = read_scores(results / name / "per_slice_cv.csv")
+            if shared := [score for score in scores if score.family in PEER_FAMILIES]:
+                rows.append(_peer_row(f"[{name}]({name}), of these the {len(shared):,} at hand", shared))
+            rows.append(_peer_row(f"[{name}]({name}), all slices", scores))
+    return markdown.table(header, rows)
+
+
+def _peer_row(name: str, scores: Sequence[SliceScore]) -> tuple[str, ...]:
+    by_class = {label: [score.dice for score in scores if score.label == label] for label in LABELS}
+    classes = (f"{np.mean(dice):.3f} ({len(dice):,})" if dice else "–" for dice in by_class.values())
+    dice = np.concatenate([*by_class.values()])
+    counts = f"{len(scores):,} ({len({score.family for score in scores})})"
+    return (name, counts, f"**{dice.mean():.3f}**", *classes, f"{np.mean(dice == 0):.1%}", f"{pooled_dice(scores):.3f}")
+
+
+def devices_table(results: Path) -> str:
+    """Returns a table with a row a device: the results of scripts/check_device.py and scripts/benchmark.py there.
+
+    Args:
+      results: folder of all results, with `checks_<device>` and `benchmark_<device>`.
+    """
+    tasks = [(network, mode) for network in PUBLISHED_DICE for mode in ("train", "inference")]
+    checks, benchmarks = (
+        {
+            content["device"]: content
+            for content in (json.loads(path.read_text()) for path in sorted(results.glob(name)))
+        }
+        for name in ("checks_*/checks.json", "benchmark_*/benchmark.json")
+    )
+    rows = []
+    for device in sorted(checks.keys() | benchmarks.keys()):
+        passed = [check["passed"] for check in checks.get(device, {"checks": []})["checks"]]
+        measured = benchmarks.get(device, {"rows": []})["rows"]
+        ratios = {(row["model"], row["mode"]): row["ratio"] for row in measured if row["batch"] == "recipe"}
+        share = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
+        rows.append((device, share, *(_number(ratios.get(task), 2) for task in tasks)))
+    titles = (f"{MODELS[network].title} {mode}" for network, mode in tasks)
+    return markdown.table(("Device", "Checks", *titles), rows)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
