@@ -1,4 +1,4 @@
-"""Measures our speed beside PyTorch's on this machine: `python scripts/benchmark.py` (needs the extra `bench`)."""
+"""Compares our speed with PyTorch's on this machine: `python scripts/benchmark.py` (needs the extra `bench`)."""
 
 import math
 import os
@@ -11,9 +11,9 @@ from brainseg_jax.errors import InputError
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; docs/results/benchmark_<device> if not given.")
 MINUTES = flags.DEFINE_float(
-    "minutes", 0.0, "What would take longer is left out, the least important first; 0: nothing."
+    "minutes", 0.0, "Time limit; the least important measurements are left out for it; 0: no limit."
 )
-TINY = flags.DEFINE_bool("tiny", False, "A miniature that takes a minute, to see that everything runs.")
+TINY = flags.DEFINE_bool("tiny", False, "A miniature that takes a minute, to test that everything runs.")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -28,16 +28,16 @@ def main() -> None:
         ) from error
     import jax
 
-    from brainseg_jax.studies.benchmark import report, run
+    from brainseg_jax.studies.benchmark import case, report, run
     from brainseg_jax.studies.results.save import device_folder
 
-    plan = run.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
-    kept = device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)
-    folder = Path(OUTPUT.value or kept)
+    plan = case.PLANS["tiny" if TINY.value else "gpu" if jax.default_backend() == "gpu" else "cpu"]
+    default = device_folder(REPOSITORY / "docs" / "results", "benchmark", jax.devices()[0].device_kind)
+    folder = Path(OUTPUT.value or default)
     run.run_benchmark(
         plan,
         log=lambda line: print(line, flush=True),
-        save=lambda found: report.write_report(found, folder),
+        save=lambda content: report.write_report(content, folder),
         seconds=MINUTES.value * 60 or math.inf,
     )
     print(f"written to {folder}")

@@ -1,1 +1,1 @@
-"""What takes several runs: cross-validation, ablations, benchmarks, reproduction."""
+"""Studies over several runs: cross-validation, ablation, benchmark, reproduction."""

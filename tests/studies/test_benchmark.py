@@ -1,4 +1,4 @@
-"""The benchmark: PyTorch's networks are ours, turns are counted right, and the report says what was found."""
+"""The benchmark: PyTorch's networks are ours, turns are counted right, and the report has all results."""
 
 import collections
 import json
@@ -10,6 +10,7 @@ import pytest
 
 from brainseg_jax.models import create_model
 from brainseg_jax.studies.benchmark import report, timing
+from brainseg_jax.studies.benchmark.case import PLANS
 from tests.conftest import REPOSITORY
 
 
@@ -47,8 +48,8 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
         "torch_slices_per_second_range": [600.0, 620.0],
         "torch_setting": "eager",
         "ratio": 2.0,
-        "share_of_ceiling": 0.4,
-        "binding_ceiling": "memory",
+        "share_of_peak": 0.4,
+        "bound_by": "memory",
     }
     best = {**row, "batch": "best", "batch_size": 16, "torch_batch_size": 4, "ratio": 1.5}
     epoch = {
@@ -58,7 +59,7 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
         "step_share_augmented": 0.9,
         "stream_share_of_device": 1,
     }
-    found = {
+    content = {
         "device": "cpu",
         "devices": 2,
         "cores": 2,
@@ -73,18 +74,18 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
             | {f"{who}_{name}_ms": ms for who, ms in (("ours", 3 * times), ("torch", 1)) for name in report.PASSES}
             for times in (1, 2)
         ],
-        "ladders": {"batch_size": [row], "dataset_slices": []},
+        "sweeps": {"batch_size": [row], "dataset_slices": []},
     }
-    report.write_report(found, tmp_path)
+    report.write_report(content, tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert "| U-Net 16 | train | 128×128 | 8 | **2.00** | eager | 40% of memory |" in page
     assert "best: 16 / 4 | **1.50**" in page
     assert "| 64×64 | 8 → 16 | 2 | 6.0 | 6.0 | 6.0 |" in page
-    assert "| all | | | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
+    assert "| all |  |  | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
     assert "1234" not in page
-    assert json.loads((tmp_path / "benchmark.json").read_text()) == found
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == content
     assert (tmp_path / "benchmark.png").stat().st_size > 0
-    assert "| 1234 | 617 |" in report.describe({**found, "device": "NVIDIA H100"})
+    assert "| 1234 | 617 |" in report.describe({**content, "device": "NVIDIA H100"})
 
 
 def test_pytorchs_unet_is_ours():
@@ -132,39 +133,39 @@ def test_pytorchs_linknet_has_our_layers():
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
-def test_what_is_left_out_for_want_of_time_is_kept_as_such(monkeypatch):
+def test_what_is_left_out_for_lack_of_time_is_named(monkeypatch):
     pytest.importorskip("torch", reason="needs the [bench] extra")
     from brainseg_jax.studies.benchmark import run
 
-    def parts(plan, found, on_gpu, log):
-        yield "first", lambda: found["rows"].append("a row")
-        yield "second", lambda: found["rows"].append("another")
+    def parts(plan, content, on_gpu, log):
+        yield "first", lambda: content["rows"].append("a row")
+        yield "second", lambda: content["rows"].append("another")
 
     monkeypatch.setattr(run, "_parts", parts)
-    monkeypatch.setattr(run, "_measure_peaks", lambda *arguments: {})
-    kept = []
-    run.run_benchmark(run.PLANS["tiny"], log=lambda line: None, save=lambda found: kept.append(str(found)), seconds=0)
-    assert "'rows': ['a row']" in kept[-1]
-    assert "'left_out': ['second']" in kept[-1]
+    monkeypatch.setattr(run, "measure_peaks", lambda *arguments, **options: {})
+    saved = []
+    run.run_benchmark(PLANS["tiny"], log=lambda line: None, save=lambda content: saved.append(str(content)), seconds=0)
+    assert "'rows': ['a row']" in saved[-1]
+    assert "'left_out': ['second']" in saved[-1]
 
 
 def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
     pytest.importorskip("torch", reason="needs the [bench] extra")
     finished = run_script("benchmark", "--tiny", f"--output={tmp_path}")
     assert finished.returncode == 0, finished.stderr
-    found = json.loads((tmp_path / "benchmark.json").read_text())
+    content = json.loads((tmp_path / "benchmark.json").read_text())
     names = {"model", "mode", "image_size", "batch_size", "ours_slices_per_second", "torch_slices_per_second"}
-    for row in found["rows"]:
+    for row in content["rows"]:
         assert names | {"torch_setting", "ratio", "parameters", "ours_compile_seconds"} <= set(row)
         if row["batch"] == "recipe":
             assert row["ratio"] == pytest.approx(row["ours_slices_per_second"] / max(row["torch_settings"].values()))
-            rates = {"arithmetic": row["flops_per_second"] / found["peaks"]["float32_flops_per_second"]}
-            rates["memory"] = row["bytes_per_second"] / found["peaks"]["bytes_per_second"]
-            assert row["binding_ceiling"] == max(rates, key=rates.get)
-            assert row["share_of_ceiling"] == pytest.approx(max(rates.values()))
-    assert {(row["model"], row["mode"]) for row in found["rows"]} == {
+            rates = {"arithmetic": row["flops_per_second"] / content["peaks"]["float32_flops_per_second"]}
+            rates["memory"] = row["bytes_per_second"] / content["peaks"]["bytes_per_second"]
+            assert row["bound_by"] == max(rates, key=rates.get)
+            assert row["share_of_peak"] == pytest.approx(max(rates.values()))
+    assert {(row["model"], row["mode"]) for row in content["rows"]} == {
         (model, mode) for model in ("unet", "linknet") for mode in ("train", "inference")
     }
-    assert found["epoch"]["model"] == "unet"
-    assert found["epoch"]["step_share"] > 0
+    assert [epoch["model"] for epoch in content["epochs"]] == ["unet", "linknet"]
+    assert all(epoch["step_share"] > 0 for epoch in content["epochs"])
     assert "[bench]" in (REPOSITORY / "README.md").read_text()

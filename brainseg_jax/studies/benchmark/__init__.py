@@ -1,1 +1,1 @@
-"""Speed of our networks beside PyTorch's, in one run on one machine: `scripts/benchmark.py`."""
+"""Compares the speed of our networks with PyTorch's in one run on one machine: `scripts/benchmark.py`."""

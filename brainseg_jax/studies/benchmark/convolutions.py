@@ -1,4 +1,4 @@
-"""The 3×3 convolutions of U-Net one by one, ours and PyTorch's: where the time of a training step goes."""
+"""Times the 3×3 convolutions of U-Net one by one, in XLA and in PyTorch."""
 
 import functools
 from typing import Any
@@ -16,7 +16,7 @@ from brainseg_jax.studies.benchmark.timing import measure_in_turns
 
 
 def shapes(case: Case) -> list[tuple[int, int, int]]:
-    """(side, channels of the input, channels of the output) of the 3×3 convolutions of U-Net, top to bottom and up."""
+    """Returns side, input channels and output channels of the 3×3 convolutions of U-Net, from top to bottom and up."""
     widths = [case.start_filters * 2**level for level in range(5)]
     sides = [case.image_size // 2**level for level in range(5)]
     down = [
@@ -33,30 +33,29 @@ def shapes(case: Case) -> list[tuple[int, int, int]]:
 
 
 def profile(case: Case, *, repeats: int, seconds: float) -> list[dict[str, Any]]:
-    """Milliseconds of each pass of each convolution of a training step of U-Net.
+    """Measures the milliseconds of each pass of each convolution of a training step of U-Net.
 
     Args:
       case: network, sizes and dtype; PyTorch runs channels-last in the same dtype.
       repeats: turns.
-      seconds: of each program a turn, at least.
+      seconds: minimum of each program a turn.
 
     Returns:
       A row a convolution: its shape, how often the network has it, and `ours_<pass>_ms`, `torch_<pass>_ms` once.
     """
-    found = []
-    wanted = shapes(case)
-    for shape in dict.fromkeys(wanted):
-        ours, theirs = _ours(case, shape), _theirs(case, shape)
-        runs = {f"ours_{name}": (ours[name], 1) for name in PASSES}
-        runs |= {f"torch_{name}": (theirs[name], 1) for name in PASSES}
+    rows = []
+    all_shapes = shapes(case)
+    for shape in dict.fromkeys(all_shapes):
+        programs = {"ours": _in_xla(case, shape), "torch": _in_torch(case, shape)}
+        runs = {f"{side}_{name}": (programs[side][name], 1) for side in programs for name in PASSES}
         speeds = measure_in_turns(runs, repeats=repeats, seconds=seconds)
         side, channels, features = shape
-        row = {"side": side, "channels": channels, "features": features, "times": wanted.count(shape)}
-        found.append(row | {f"{name}_ms": 1e3 / speed.median for name, speed in speeds.items()})
-    return found
+        row = {"side": side, "channels": channels, "features": features, "times": all_shapes.count(shape)}
+        rows.append(row | {f"{name}_ms": 1e3 / speed.median for name, speed in speeds.items()})
+    return rows
 
 
-def _ours(case: Case, shape: tuple[int, int, int]) -> dict[str, Any]:
+def _in_xla(case: Case, shape: tuple[int, int, int]) -> dict[str, Any]:
     side, channels, features = shape
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = jax.random.normal(keys[0], (case.batch_size, side, side, channels), case.dtype)
@@ -75,7 +74,7 @@ def _ours(case: Case, shape: tuple[int, int, int]) -> dict[str, Any]:
     return {name: functools.partial(wait_for, program, inputs, kernel, gradient) for name, program in programs.items()}
 
 
-def _theirs(case: Case, shape: tuple[int, int, int]) -> dict[str, Any]:
+def _in_torch(case: Case, shape: tuple[int, int, int]) -> dict[str, Any]:
     side, channels, features = shape
     on_gpu = torch.cuda.is_available()
     settings: dict[str, Any] = {

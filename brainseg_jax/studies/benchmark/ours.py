@@ -1,11 +1,10 @@
-"""Our side: the training step and the inference that train.py and predict.py run."""
+"""Our programs: the training step and the inference that train.py and predict.py run."""
 
 import functools
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -34,12 +33,12 @@ AUGMENTED = {
 
 
 def make_program(case: Case) -> Program:
-    """Our training step or inference for a case, warmed up."""
+    """Compiles our training step or inference for a case and runs it once."""
     return _training(case) if case.mode == "train" else _inference(case)
 
 
 def random_slices(count: int, size: int) -> PackedSlices:
-    """Slices of noise: what a step costs does not depend on what it sees."""
+    """Returns slices of noise: the cost of a step does not depend on its images."""
     images = np.random.default_rng(0).random((count, size, size), np.float32)
     return pack(images, images > 0.9)
 
@@ -62,13 +61,12 @@ def _training(case: Case) -> Program:
     parameters = _count(training.state.params)
     started = time.perf_counter()
     compiled = training.train_step.lower(training.state, step_batches).compile()  # type: ignore[attr-defined]
-    states = [compiled(training.state, step_batches)[0]]
-    jax.block_until_ready(states)
+    state = jax.block_until_ready(compiled(training.state, step_batches))[0]
     seconds = time.perf_counter() - started
 
     def run() -> None:
-        states[0], sums = compiled(states[0], step_batches)
-        jax.block_until_ready((states[0], sums))
+        nonlocal state
+        state, _ = jax.block_until_ready(compiled(state, step_batches))
 
     return _program(compiled, run, case, training.mesh, seconds, parameters)
 
@@ -95,69 +93,72 @@ def _program(compiled: Any, run: Any, case: Case, mesh: Mesh, seconds: float, pa
     # XLA counts the program of one device and the body of a loop once: so a batch's share of one device.
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     share = case.batch_size / mesh.size
-    taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    peak_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     return Program(
         run=run,
         slices=case.batch_size * case.steps,
         compile_seconds=seconds,
         parameters=parameters,
-        memory_bytes=(taken - memory.alias_size_in_bytes) * mesh.size,
+        memory_bytes=(peak_bytes - memory.alias_size_in_bytes) * mesh.size,
         flops_per_slice=max(cost.get("flops", 0), 0) / share or None,
         bytes_per_slice=max(cost.get("bytes accessed", 0), 0) / share or None,
     )
 
 
 def make_epochs(case: Case, *, slices: int) -> dict[str, Program]:
-    """An epoch in four ways: bare steps on one batch, from device memory, the same augmented, and streamed.
+    """Returns an epoch in four ways: bare steps on one batch, from device memory, the same augmented, and streamed.
 
     All four read the metrics of all steps at the end, as training does.
     """
-    host = random_slices(slices, case.image_size)
-    found = {}
-    for name in ("bare", "device", "augmented", "stream"):
-        training = start(case, augmented=name == "augmented")
-        loader = (StreamingLoader if name == "stream" else DeviceLoader)(host, training.mesh)
-        steps = choose_steps_per_call(0, loader, batches=slices // case.batch_size)
-        step, states, epochs = training.train_step, [training.state], [0]
-        fixed = next(iter(loader.iterate(_batches(case, slices, 0), steps_per_call=steps))) if name == "bare" else None
+    host_slices = random_slices(slices, case.image_size)
+    return {name: _make_epoch(name, case, host_slices) for name in ("bare", "device", "augmented", "stream")}
 
-        def run(
-            bare: bool = name == "bare",
-            loader: Any = loader,
-            step: Any = step,
-            states: Any = states,
-            epochs: Any = epochs,
-            fixed: Any = fixed,
-            steps: int = steps,
-        ) -> None:
-            epochs[0] += 1
-            batches = _batches(case, slices, epochs[0])
-            if bare:
-                done = []
-                for _ in range(0, len(batches), steps):
-                    states[0], sums = step(states[0], fixed)
-                    done.append(sums)
-                jax.device_get(done)
-            else:
-                states[0], _ = run_epoch(step, states[0], loader, batches, steps_per_call=steps)
-            jax.block_until_ready(states[0])
 
-        started = time.perf_counter()
-        run()
-        seconds = time.perf_counter() - started
-        found[name] = Program(run, len(_batches(case, slices, 0)) * case.batch_size, seconds, _count(states[0].params))
-    return found
+def _make_epoch(name: str, case: Case, host_slices: PackedSlices) -> Program:
+    training = start(case, augmented=name == "augmented")
+    loader = (StreamingLoader if name == "stream" else DeviceLoader)(host_slices, training.mesh)
+    count = len(host_slices.images)
+    steps = choose_steps_per_call(0, loader, batches=count // case.batch_size)
+    step, state, epoch = training.train_step, training.state, 0
+
+    def draw_batches() -> np.ndarray:
+        return epoch_batches(seed=0, epoch=epoch, slices=count, batch_size=case.batch_size)
+
+    batches = draw_batches()
+    fixed: Any = next(iter(loader.iterate(batches, steps_per_call=steps))) if name == "bare" else None
+
+    def run() -> None:
+        nonlocal state, epoch
+        epoch += 1
+        batches = draw_batches()
+        if name == "bare":
+            sums = []
+            for _ in range(0, len(batches), steps):
+                state, step_sums = step(state, fixed)
+                sums.append(step_sums)
+            jax.device_get(sums)
+        else:
+            state, _ = run_epoch(step, state, loader, batches, steps_per_call=steps)
+        jax.block_until_ready(state)
+
+    started = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - started
+    return Program(run, len(batches) * case.batch_size, seconds, _count(state.params))
 
 
 def peaks(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
-    """What the device can do at most: operations of large matrix products, and bytes of a large copy."""
-    program = 8192 if on_gpu else 2048
-    matrix = jax.random.normal(jax.random.key(0), (program, program))
+    """Returns programs that reach the device's peaks: large matrix products and, as "bytes", a large copy.
+
+    With each comes the number of its operations or bytes.
+    """
+    size = 8192 if on_gpu else 2048
+    matrix = jax.random.normal(jax.random.key(0), (size, size))
     values = jax.random.normal(jax.random.key(0), (2**28 if on_gpu else 2**25,))
     multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1.0)
     runs: dict[str, tuple[Any, int]] = {
-        name: (functools.partial(wait_for, multiply, of_type), 2 * program**3)
-        for name, of_type in (("float32", matrix), ("bfloat16", matrix.astype(jnp.bfloat16)))
+        dtype: (functools.partial(wait_for, multiply, matrix.astype(dtype)), 2 * size**3)
+        for dtype in ("float32", "bfloat16")
     }
     return runs | {"bytes": (functools.partial(wait_for, copy, values), 2 * values.nbytes)}
 
@@ -165,10 +166,6 @@ def peaks(*, on_gpu: bool) -> dict[str, tuple[Any, int]]:
 def wait_for(function: Any, *arguments: Any) -> None:
     """Calls a compiled function and waits for its result."""
     jax.block_until_ready(function(*arguments))
-
-
-def _batches(case: Case, slices: int, epoch: int) -> np.ndarray:
-    return epoch_batches(seed=0, epoch=epoch, slices=slices, batch_size=case.batch_size)
 
 
 def _count(params: Any) -> int:

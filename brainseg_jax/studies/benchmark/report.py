@@ -1,6 +1,5 @@
-"""What the benchmark leaves for people: a table and a chart."""
+"""Writes the report of the benchmark: JSON, Markdown tables and a chart."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,102 +9,103 @@ from matplotlib.figure import Figure
 
 from brainseg_jax.models import MODELS
 from brainseg_jax.plots.style import INK, save_figure
+from brainseg_jax.utils import markdown
+from brainseg_jax.utils.files import write_json
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
-OURS, THEIRS = "#0072B2", "#999999"
+OURS, TORCH = "#0072B2", "#999999"
 
 
-def write_report(found: Mapping[str, Any], folder: Path) -> None:
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Writes benchmark.json, README.md and benchmark.png.
 
     Args:
-      found: see `run.run_benchmark`.
+      report: see `run.run_benchmark`.
       folder: where to; made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    (folder / "README.md").write_text(describe(found))
-    _draw(found, folder / "benchmark.png")
+    write_json(folder / "benchmark.json", report)
+    (folder / "README.md").write_text(describe(report))
+    _draw(report, folder / "benchmark.png")
 
 
-def describe(found: Mapping[str, Any]) -> str:
-    """The results as a Markdown page."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    absolute = found["device"] != "cpu"
-    lines = [
-        f"# Benchmark on {found['device']}",
-        "",
-        f"Written by `python scripts/benchmark.py` at commit {found['commit']}, Python {found['python']}, {versions}; "
-        f"{found['devices']} devices, {found['cores']} cores. Medians of {found['repeats']} turns, both sides in turns "
-        "in one process; PyTorch in the fastest of its settings. The whole of it is in benchmark.json."
-        + (f" Left out, for want of time: {', '.join(found['left_out'])}." if found.get("left_out") else ""),
-        "",
-        "| Network | Work | Image | Batch | Ours / PyTorch | PyTorch's setting | Share of the ceiling |"
-        + (" Ours, slices/s | PyTorch, slices/s |" if absolute else ""),
-        "| --- | --- | --- | --- | --- | --- | --- |" + (" --- | --- |" if absolute else ""),
+def describe(report: Mapping[str, Any]) -> str:
+    """Returns the results as a Markdown page."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    parts = [
+        f"# Benchmark on {report['device']}",
+        f"Written by `python scripts/benchmark.py` at commit {report['commit']}, Python {report['python']}, "
+        f"{versions}; {report['devices']} devices, {report['cores']} cores. Medians of {report['repeats']} turns, "
+        "both sides in turns in one process; PyTorch in the fastest of its settings. benchmark.json has everything."
+        + (f" Left out for lack of time: {', '.join(report['left_out'])}." if report.get("left_out") else ""),
+        _speed_table(report["rows"], absolute=report["device"] != "cpu"),
     ]
-    for row in found["rows"]:
-        batch = f"{row['batch_size']}"
-        if row["batch"] == "best":
-            batch = f"best: {row['batch_size']} / {row['torch_batch_size']}"
-        share = f"{row['share_of_ceiling']:.0%} of {row['binding_ceiling']}" if "share_of_ceiling" in row else "–"
+    if epochs := [*report["epochs"], *report["sweeps"]["dataset_slices"]]:
+        shares = ("step_share", "step_share_augmented", "stream_share_of_device")
+        rows = [
+            (MODELS[epoch["model"]].title, str(epoch["slices"]), *(f"{epoch[share]:.1%}" for share in shares))
+            for epoch in epochs
+        ]
+        parts += [
+            "A whole epoch as a share of the bare step's speed (from device memory; augmented too), and streaming as a "
+            "share of the epoch from device memory:",
+            markdown.table(("Network", "Slices", "Epoch", "Augmented epoch", "Streamed"), rows),
+        ]
+    if report["convolutions"]:
+        parts += [
+            "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to "
+            "PyTorch's:",
+            _convolutions_table(report["convolutions"]),
+        ]
+    return "\n\n".join([*parts, "![Ours against PyTorch, and how cost grows](benchmark.png)\n"])
+
+
+def _speed_table(rows: Sequence[Mapping[str, Any]], *, absolute: bool) -> str:
+    header = ["Network", "Work", "Image", "Batch", "Ours / PyTorch", "PyTorch's setting", "Share of the peak"]
+    if absolute:
+        header += ["Ours, slices/s", "PyTorch, slices/s"]
+    lines = []
+    for row in rows:
+        is_best = row["batch"] == "best"
         cells = [
             f"{MODELS[row['model']].title} {row['start_filters']}",
             row["mode"],
             f"{row['image_size']}×{row['image_size']}",
-            batch,
+            f"best: {row['batch_size']} / {row['torch_batch_size']}" if is_best else f"{row['batch_size']}",
             f"**{row['ratio']:.2f}**",
             row["torch_setting"],
-            share,
+            f"{row['share_of_peak']:.0%} of {row['bound_by']}" if "share_of_peak" in row else "–",
         ]
         if absolute:
             cells += [f"{row['ours_slices_per_second']:.0f}", f"{row['torch_slices_per_second']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    if epochs := [*found["epochs"], *found["ladders"]["dataset_slices"]]:
-        lines += [
-            "",
-            "A whole epoch as a share of the bare step's speed (from device memory; augmented too), and streaming as a "
-            "share of the epoch from device memory:",
-            "",
-            "| Network | Slices | Epoch | Augmented epoch | Streamed |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        lines += [
-            f"| {MODELS[epoch['model']].title} | {epoch['slices']} | {epoch['step_share']:.1%} | "
-            f"{epoch['step_share_augmented']:.1%} | {epoch['stream_share_of_device']:.1%} |"
-            for epoch in epochs
-        ]
-    if found["convolutions"]:
-        lines += [
-            "",
-            "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to "
-            "PyTorch's:",
-            "",
-            "| Maps | Channels | In the network | Forward | Gradient of the input | Gradient of the kernel |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        for row in found["convolutions"]:
-            slowness = [f"{row[f'ours_{name}_ms'] / row[f'torch_{name}_ms']:.1f}" for name in PASSES]
-            shape = (f"{row['side']}×{row['side']}", f"{row['channels']} → {row['features']}", str(row["times"]))
-            lines.append("| " + " | ".join([*shape, *slowness]) + " |")
-        sums = [
-            sum(row["times"] * row[f"ours_{name}_ms"] for row in found["convolutions"])
-            / sum(row["times"] * row[f"torch_{name}_ms"] for row in found["convolutions"])
-            for name in PASSES
-        ]
-        lines.append("| all | | | " + " | ".join(f"**{value:.1f}**" for value in sums) + " |")
-    lines += ["", "![Ours against PyTorch, and how cost grows](benchmark.png)", ""]
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(header, lines)
 
 
-def _draw(found: Mapping[str, Any], path: Path) -> None:
-    rungs = [row for row in found["ladders"]["batch_size"] if row["mode"] == "train"]  # none where they were left out
-    figure = Figure(figsize=(9, 6.6 if rungs else 3.6), layout="constrained")
-    figure.suptitle(f"Slices a second on {found['device']}: ours and PyTorch's best setting", color=INK)
-    bars, *below = figure.subplots(2 if rungs else 1, 1, squeeze=False)[:, 0]
-    _draw_ratios(bars, [row for row in found["rows"] if row["batch"] == "recipe"])
+def _convolutions_table(convolutions: Sequence[Mapping[str, Any]]) -> str:
+    header = ("Maps", "Channels", "In the network", "Forward", "Gradient of the input", "Gradient of the kernel")
+    rows = []
+    for row in convolutions:
+        ratios = (f"{row[f'ours_{name}_ms'] / row[f'torch_{name}_ms']:.1f}" for name in PASSES)
+        size = f"{row['side']}×{row['side']}"
+        rows.append((size, f"{row['channels']} → {row['features']}", str(row["times"]), *ratios))
+    sums = {
+        f"{side}_{name}": sum(row["times"] * row[f"{side}_{name}_ms"] for row in convolutions)
+        for side in ("ours", "torch")
+        for name in PASSES
+    }
+    totals = (f"**{sums[f'ours_{name}'] / sums[f'torch_{name}']:.1f}**" for name in PASSES)
+    return markdown.table(header, [*rows, ("all", "", "", *totals)])
+
+
+def _draw(report: Mapping[str, Any], path: Path) -> None:
+    points = [row for row in report["sweeps"]["batch_size"] if row["mode"] == "train"]  # none if left out
+    figure = Figure(figsize=(9, 6.6 if points else 3.6), layout="constrained")
+    figure.suptitle(f"Slices a second on {report['device']}: ours and PyTorch's best setting", color=INK)
+    bars, *below = figure.subplots(2 if points else 1, 1, squeeze=False)[:, 0]
+    _draw_ratios(bars, [row for row in report["rows"] if row["batch"] == "recipe"])
     for axes in below:
-        _draw_batch_sizes(axes, rungs)
+        _draw_batch_sizes(axes, points)
     for axes in (bars, *below):
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
@@ -114,7 +114,7 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
 def _draw_ratios(bars: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for place, row in enumerate(rows):
         base = row["torch_slices_per_second"]
-        for offset, name, color in ((-0.2, "ours", OURS), (0.2, "torch", THEIRS)):
+        for offset, name, color in ((-0.2, "ours", OURS), (0.2, "torch", TORCH)):
             low, high = (value / base for value in row[f"{name}_slices_per_second_range"])
             middle = row[f"{name}_slices_per_second"] / base
             bars.bar(place + offset, middle, 0.38, color=color)
@@ -122,25 +122,18 @@ def _draw_ratios(bars: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     labels = [f"{MODELS[row['model']].title} {row['mode']}\nbatch {row['batch_size']}" for row in rows]
     bars.set_xticks(range(len(rows)), labels)
     bars.set_ylabel("speed relative to PyTorch")
-    bars.legend(
-        handles=[
-            bars.bar(0, 0, color=OURS, label="ours"),
-            bars.bar(0, 0, color=THEIRS, label="PyTorch, best setting"),
-        ],
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        frameon=False,
-    )
+    labelled = ((OURS, "ours"), (TORCH, "PyTorch, best setting"))
+    handles = [bars.bar(0, 0, color=color, label=label) for color, label in labelled]
+    bars.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 
 
-def _draw_batch_sizes(axes: Axes, rungs: Sequence[Mapping[str, Any]]) -> None:
+def _draw_batch_sizes(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     for model, style in (("unet", "-"), ("linknet", "--")):
-        of_model = [row for row in rungs if row["model"] == model]
-        for name, color in (("ours", OURS), ("torch", THEIRS)) if of_model else ():
+        rows = [row for row in points if row["model"] == model]
+        for name, color in (("ours", OURS), ("torch", TORCH)) if rows else ():
             axes.plot(
-                [row["batch_size"] for row in of_model],
-                [row[f"{name}_slices_per_second"] / of_model[0]["torch_slices_per_second"] for row in of_model],
+                [row["batch_size"] for row in rows],
+                [row[f"{name}_slices_per_second"] / rows[0]["torch_slices_per_second"] for row in rows],
                 style,
                 marker="o",
                 color=color,
@@ -150,7 +143,7 @@ def _draw_batch_sizes(axes: Axes, rungs: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlabel("slices a batch")
     axes.set_ylabel("training speed,\nPyTorch's smallest batch = 1")
     axes.set_ylim(bottom=0)
-    sizes = sorted({row["batch_size"] for row in rungs})
+    sizes = sorted({row["batch_size"] for row in points})
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)

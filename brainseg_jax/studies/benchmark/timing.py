@@ -1,4 +1,4 @@
-"""Timing of programs side by side: in turns, so that whatever slows the machine slows them all."""
+"""Times programs in turns, so that whatever slows the machine slows them all."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Thread pools go on spinning for a while after their work: what runs next must not pay for it.
+# Thread pools keep spinning for a while after their work, which must not slow the next program.
 PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Program:
-    """One of the programs that are compared.
+    """A program to compare.
 
     Attributes:
       run: does the work once and waits for it.
       slices: slices that `run` works on.
       compile_seconds: from the start of compilation to the end of the first run.
       parameters: trainable parameters of its network.
-      memory_bytes: memory that it takes at its peak; None where it cannot be told.
-      flops_per_slice: floating-point operations a slice, as XLA counts them; None where it cannot be told.
-      bytes_per_slice: bytes that its operations read and write a slice, as XLA counts them; likewise.
+      memory_bytes: its peak memory; None if unknown.
+      flops_per_slice: floating-point operations a slice, as XLA counts them; None if unknown.
+      bytes_per_slice: bytes that its operations read and write a slice, as XLA counts them; None if unknown.
     """
 
     run: Callable[[], None]
@@ -50,7 +50,7 @@ def measure_in_turns(
     Args:
       runs: by name, what to run and how many units of work (slices, bytes, operations) a run does.
       repeats: turns.
-      seconds: how long each program runs a turn, at least: it is run as often as that takes.
+      seconds: minimum duration of each program a turn, for which it is repeated.
 
     Returns:
       Units a second, by name.
@@ -58,18 +58,17 @@ def measure_in_turns(
     times: dict[str, int] = {}
     for name, (run, _) in runs.items():
         run()
-        once = _seconds_of(run, 1)
-        times[name] = max(1, round(seconds / once))
+        times[name] = max(1, round(seconds / _measure_seconds(run, 1)))
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, (run, units) in runs.items():
             time.sleep(PAUSE_SECONDS)
-            run()  # wakes the program's own threads
-            speeds[name].append(units * times[name] / _seconds_of(run, times[name]))
-    return {name: Speed(float(np.median(found)), min(found), max(found)) for name, found in speeds.items()}
+            run()  # wakes the program's threads
+            speeds[name].append(units * times[name] / _measure_seconds(run, times[name]))
+    return {name: Speed(float(np.median(values)), min(values), max(values)) for name, values in speeds.items()}
 
 
-def _seconds_of(run: Callable[[], None], times: int) -> float:
+def _measure_seconds(run: Callable[[], None], times: int) -> float:
     start = time.perf_counter()
     for _ in range(times):
         run()

@@ -1,4 +1,4 @@
-"""The same two networks in PyTorch, layer for layer: what ours are measured against.
+"""The same two networks in PyTorch, layer for layer, as the reference of the benchmark.
 
 Written as a PyTorch user would write them, with PyTorch's own layers; images and feature maps are NCHW.
 """

@@ -1,8 +1,8 @@
-"""PyTorch's side: the same work in eager PyTorch and in its faster settings."""
+"""The same tasks in PyTorch, eager and in its faster settings."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 
 @dataclass(frozen=True)
 class Setting:
-    """How PyTorch is run.
+    """A way to run PyTorch.
 
     Attributes:
       name: as tables show it.
@@ -31,26 +31,17 @@ class Setting:
 
 
 def settings(*, compiled: bool) -> tuple[Setting, ...]:
-    """The settings to try on this machine, eager first; torch.compile among them if `compiled`."""
-    return tuple(setting for setting in _all_settings() if compiled or not setting.compiled)
-
-
-def _all_settings() -> tuple[Setting, ...]:
+    """Returns the settings to try on this machine, eager first; torch.compile among them if `compiled`."""
     if torch.cuda.is_available():
-        return (
-            Setting("eager"),
-            Setting("channels-last, bf16", channels_last=True, autocast=True),
-            Setting("channels-last, bf16, compiled", channels_last=True, autocast=True, compiled=True),
-        )
-    return (
-        Setting("eager"),
-        Setting("channels-last", channels_last=True),
-        Setting("channels-last, compiled", channels_last=True, compiled=True),
-    )
+        fast = Setting("channels-last, bf16", channels_last=True, autocast=True)
+    else:
+        fast = Setting("channels-last", channels_last=True)
+    variants = [replace(fast, name=f"{fast.name}, compiled", compiled=True)] if compiled else []
+    return (Setting("eager"), fast, *variants)
 
 
 def make_program(case: Case, setting: Setting) -> Program:
-    """PyTorch's training step (binary cross-entropy, Adam) or inference for a case, warmed up."""
+    """Makes PyTorch's training step (binary cross-entropy, Adam) or inference for a case and runs it once."""
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
