@@ -1,8 +1,9 @@
-"""How far the outlines of two masks are apart.
+"""Computes distances between the outlines of two masks.
 
-The outline of a mask are its pixels with a neighbour (of 4) outside it; beyond the image's edge everything is
-outside. Distances are Euclidean, between pixel centres, in millimetres. With P the distances of all predicted outline
-pixels to the nearest true one and T those of all true outline pixels to the nearest predicted one:
+The outline of a mask consists of its pixels that have one of their 4 neighbours outside the mask; everything beyond the
+edge of the image is outside. Distances are Euclidean, between pixel centres, in millimetres. With P the distances of
+all predicted outline pixels to the nearest true one and T those of all true outline pixels to the nearest predicted
+one:
 
   HD95  the larger of the 95th percentiles of P and of T (a robust Hausdorff distance)
   ASSD  the mean of P and T together (average symmetric surface distance)
@@ -10,8 +11,8 @@ pixels to the nearest true one and T those of all true outline pixels to the nea
         arXiv:1809.04430, with outline pixels counted instead of measured)
 
 Definitions differ between papers; these follow Maier-Hein et al. 2024, arXiv:2206.01653. Two empty masks agree
-completely. Of one empty and one non-empty mask distances are the image's diagonal, which no two of its pixels reach,
-and NSD is 0: a missed tumour counts as the worst value, never as absent.
+completely. If only one mask is empty, the distances are the image's diagonal, which is more than any two pixels are
+apart, and NSD is 0: a missed tumour counts with the worst value and is not left out.
 """
 
 import math
@@ -24,7 +25,7 @@ TOLERANCE_MM = 2.0
 
 
 class SurfaceScore(NamedTuple):
-    """See the module's text.
+    """The three measures, as the module's docstring defines them.
 
     Attributes:
       hd95_mm: millimetres, at least 0.
@@ -40,16 +41,16 @@ class SurfaceScore(NamedTuple):
 def compare_surfaces(
     predicted_mask: np.ndarray, true_mask: np.ndarray, *, spacing_mm: float, tolerance_mm: float = TOLERANCE_MM
 ) -> SurfaceScore:
-    """Measures the distances of two outlines.
+    """Computes HD95, ASSD and NSD of two masks.
 
     Args:
       predicted_mask: (H, W) bool.
       true_mask: (H, W) bool.
-      spacing_mm: side of a pixel; NaN where it is not known.
-      tolerance_mm: of NSD.
+      spacing_mm: side of a pixel; NaN if unknown.
+      tolerance_mm: tolerance of NSD.
 
     Returns:
-      The three measures; NaN where the spacing is.
+      The three measures; NaN if the spacing is unknown.
 
     Raises:
       ValueError: the shapes differ.
@@ -63,9 +64,9 @@ def compare_surfaces(
     if not predicted_mask.any() or not true_mask.any():
         diagonal = math.hypot(*true_mask.shape) * spacing_mm
         return SurfaceScore(diagonal, diagonal, 0.0)
-    window = _bounding_box(predicted_mask | true_mask)
-    # One pixel of margin, so that an outline at the cut is an outline still.
-    predicted, true = (_outline(np.pad(mask[window], 1)) for mask in (predicted_mask, true_mask))
+    (box,) = ndimage.find_objects((predicted_mask | true_mask).astype(np.uint8))
+    # The padding keeps outline pixels at the border of the box.
+    predicted, true = (_outline(np.pad(mask[box], 1)) for mask in (predicted_mask, true_mask))
     from_predicted = ndimage.distance_transform_edt(~true, sampling=spacing_mm)[predicted]
     from_true = ndimage.distance_transform_edt(~predicted, sampling=spacing_mm)[true]
     both = np.concatenate([from_predicted, from_true])
@@ -78,8 +79,3 @@ def compare_surfaces(
 
 def _outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask)
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

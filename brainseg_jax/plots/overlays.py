@@ -1,4 +1,4 @@
-"""Masks painted on images: arrays in, arrays out.
+"""Draws masks on images: arrays in, arrays out.
 
 Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1.
 """
@@ -6,8 +6,9 @@ Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import ndimage
 
-# From Okabe, Ito 2008, "Color universal design": told apart with every kind of colour blindness.
+# From Okabe, Ito 2008, "Color universal design": distinct with every kind of colour blindness.
 BLUE = (86, 180, 233)
 YELLOW = (240, 228, 66)
 VERMILLION = (213, 94, 0)
@@ -27,7 +28,7 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Tints the pixels of a mask and draws their outline; all other pixels stay grey.
 
     Args:
-      image: (H, W) float in [0, 1]; what lies outside is clipped.
+      image: (H, W) float in [0, 1]; values outside this range are clipped.
       mask: (H, W) bool or 0 and 1.
 
     Returns:
@@ -39,18 +40,18 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     pixels = to_grey(image)
     area = to_mask(mask, image)
     _tint(pixels, area, MASK_COLOR, alpha=MASK_ALPHA)
-    inner = area
-    for _ in range(max(1, round(min(area.shape) / 256))):
-        inner = _erode(inner)
+    width = max(1, round(min(area.shape) / 256))
+    # Pixels beyond the edge of the image count as tumour: the outline stays open there.
+    inner = ndimage.binary_erosion(area, iterations=width, border_value=1)
     _tint(pixels, area & ~inner, MASK_COLOR, alpha=1.0)
     return pixels
 
 
 def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndarray) -> np.ndarray:
-    """Tints true positives, false positives and false negatives as `DIFFERENCE_COLORS` says.
+    """Tints true positives, false positives and false negatives in the colours of `DIFFERENCE_COLORS`.
 
     Args:
-      image: (H, W) float in [0, 1]; what lies outside is clipped.
+      image: (H, W) float in [0, 1]; values outside this range are clipped.
       true_mask: (H, W) bool or 0 and 1.
       predicted_mask: (H, W) bool or 0 and 1.
 
@@ -73,27 +74,20 @@ def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndar
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """(H, W) float in [0, 1] as (H, W, 3) uint8."""
+    """Converts (H, W) floats in [0, 1] to (H, W, 3) uint8 greys."""
     if image.ndim != 2:
-        raise ValueError(f"An image has the shape (H, W), not {image.shape}.")
+        raise ValueError(f"An image must have the shape (H, W), not {image.shape}.")
     levels = np.rint(255 * np.clip(image.astype(np.float64), 0, 1)).astype(np.uint8)
     return np.repeat(levels[:, :, np.newaxis], 3, axis=2)
 
 
 def to_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The mask as (H, W) bool."""
+    """Converts a mask to (H, W) bool and checks that it has the shape of its image."""
     if mask.shape != image.shape:
-        raise ValueError(f"The mask has the shape {mask.shape}, its image {image.shape}.")
+        raise ValueError(f"The mask has the shape {mask.shape}, but its image has {image.shape}.")
     return mask.astype(bool)
 
 
 def _tint(pixels: np.ndarray, area: np.ndarray, color: tuple[int, int, int], *, alpha: float) -> None:
-    """Blends `color` into the pixels of `area`, in place; alpha 1 is the plain colour."""
+    """Blends `color` into the pixels of `area` in place; alpha 1 replaces them by it."""
     pixels[area] = np.rint((1 - alpha) * pixels[area] + alpha * np.array(color))
-
-
-def _erode(area: np.ndarray) -> np.ndarray:
-    """Keeps the pixels whose four neighbours are set too; what lies beyond the edges counts as set."""
-    padded = np.pad(area, 1, constant_values=True)
-    eroded: np.ndarray = area & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return eroded

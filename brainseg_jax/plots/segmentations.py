@@ -1,4 +1,4 @@
-"""Arrays in, images out: every figure that people look at, as a PNG file.
+"""Draws figures of images and masks and writes them as PNG files.
 
 Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1. Figures are laid out in
 inches and are meant to be read at a width of about 900 pixels. The same arguments give the same bytes.
@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from scipy import ndimage
 
 from brainseg_jax.plots.overlays import (
     DIFFERENCE_COLORS,
@@ -36,7 +37,7 @@ class Example:
       image: (H, W) float in [0, 1].
       true_mask: (H, W) bool or 0 and 1.
       predicted_mask: (H, W) bool or 0 and 1.
-      caption: a line that stands above the images.
+      caption: the line above the images.
       dice: the Dice coefficient of the two masks, in [0, 1].
     """
 
@@ -50,7 +51,7 @@ class Example:
 def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str) -> None:
     """Draws a row per example: image, true mask, predicted mask, difference with its Dice.
 
-    The masks are enlarged; a frame in the image shows which part.
+    The masks are shown enlarged; a frame in the image marks the region.
 
     Args:
       examples: one or more.
@@ -58,7 +59,7 @@ def segmentation_examples(examples: Sequence[Example], path: Path, *, title: str
       title: headline of the figure.
 
     Raises:
-      ValueError: no examples, or arrays of one example that differ in shape.
+      ValueError: there is no example, or the arrays of one example differ in shape.
     """
     columns = ["Image", "True mask", "Predicted mask", "Difference"]
     rows = []
@@ -88,26 +89,26 @@ def prediction_comparison(
 ) -> None:
     """Draws a row per image: image, true mask, and the difference of every network with its Dice.
 
-    The masks are enlarged, by the same amount for all networks; a frame in the image shows which part.
+    The masks are shown enlarged, all in the same region; a frame in the image marks it.
 
     Args:
       images: N images, each (H, W) float in [0, 1].
       true_masks: N masks, each (H, W) bool or 0 and 1.
-      predictions: for each network's name its N predicted masks, each (H, W) bool or 0 and 1.
-      dice: for each network's name the N Dice coefficients of its masks, in [0, 1].
+      predictions: N predicted masks by the name of the network, each (H, W) bool or 0 and 1.
+      dice: N Dice coefficients by the name of the network, in [0, 1].
       path: PNG file to write; missing folders are made.
-      captions: N lines that stand above the rows.
+      captions: N lines above the rows.
       title: headline of the figure.
 
     Raises:
-      ValueError: no images, or sequences that differ in length, or arrays of one row that differ in shape.
+      ValueError: there is no image, the sequences differ in length, or the arrays of one row differ in shape.
     """
     if predictions.keys() != dice.keys():
-        raise ValueError(f"Predictions are of {sorted(predictions)}, Dice of {sorted(dice)}.")
+        raise ValueError(f"predictions has the networks {sorted(predictions)}, but dice has {sorted(dice)}.")
     for name in predictions:
         lengths = len(images), len(predictions[name]), len(dice[name])
         if len(set(lengths)) != 1:
-            raise ValueError(f"Numbers of images, masks and Dice of {name} differ: {lengths}.")
+            raise ValueError(f"The numbers of images, masks and Dice coefficients of {name} differ: {lengths}.")
     rows = []
     for index, (image, truth, _) in enumerate(zip(images, true_masks, captions, strict=True)):
         window = _window(image, [truth, *(masks[index] for masks in predictions.values())])
@@ -137,10 +138,10 @@ def slice_gallery(
       columns: images in a row, at least 1.
 
     Raises:
-      ValueError: no images, or sequences that differ in length, or a mask that differs from its image in shape.
+      ValueError: there is no image, the sequences differ in length, or a mask and its image differ in shape.
     """
     if not images:
-        raise ValueError("There is no image to draw.")
+        raise ValueError("There is no image to draw: pass at least one.")
     columns = min(columns, len(images))
     panel = min(4 * _PANEL / columns, 2 * _PANEL)
     pitch = panel + LINE + _GAP
@@ -160,7 +161,7 @@ def slice_gallery(
 
 @dataclass(frozen=True)
 class _Panel:
-    """An image in a row, (H, W, 3) uint8, with a note in its corner and the frame (row, column, side) of a part."""
+    """An image in a row, (H, W, 3) uint8, with a note in its corner and a square frame (row, column, side)."""
 
     pixels: np.ndarray
     note: str = ""
@@ -170,9 +171,9 @@ class _Panel:
 def _draw_rows(
     rows: Sequence[Sequence[_Panel]], captions: Sequence[str], columns: Sequence[str], path: Path, *, title: str
 ) -> None:
-    """Draws rows of panels under a headline, a legend of the colours and the columns' names."""
+    """Draws rows of panels below a headline, a legend of the colours and the column titles."""
     if not rows:
-        raise ValueError("There is no image to draw.")
+        raise ValueError("There is no image to draw: pass at least one.")
     head = MARGIN + 3.4 * LINE
     pitch = LINE + _PANEL + _GAP
     width = 2 * MARGIN + len(columns) * (_PANEL + _GAP) - _GAP
@@ -213,7 +214,7 @@ def _draw_rows(
 
 
 def _add_image(figure: Figure, pixels: np.ndarray, left: float, top: float, side: float) -> Axes:
-    """Puts (H, W, 3) uint8 pixels into the square whose upper left corner and side are given in inches."""
+    """Shows (H, W, 3) uint8 pixels in a square; `left`, `top` and `side` are in inches."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
     axes.imshow(pixels, interpolation="hanning")
@@ -222,20 +223,20 @@ def _add_image(figure: Figure, pixels: np.ndarray, left: float, top: float, side
 
 
 def _window(image: np.ndarray, masks: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
-    """First row, first column and side of a square around all masks, or None where the whole image is needed."""
+    """Returns first row, first column and side of a square around all masks, or None for the whole image."""
     area = np.logical_or.reduce([to_mask(mask, image) for mask in masks])
     if not area.any():
         return None
     shortest = min(area.shape)
-    spans = [np.flatnonzero(area.any(axis=axis)) for axis in (1, 0)]
-    extent = max(span[-1] - span[0] + 1 for span in spans)
+    (box,) = ndimage.find_objects(area.astype(np.uint8))
+    extent = max(span.stop - span.start for span in box)
     side = max(math.ceil(1.5 * extent), round(shortest / 4))
     if side > 0.8 * shortest:
         return None
-    # The middle of the masks in the middle of the square, as far as the edges of the image allow.
+    # The masks are centred in the square unless it would leave the image.
     starts = [
-        min(max(int(span[0] + span[-1] + 1 - side) // 2, 0), length - side)
-        for span, length in zip(spans, area.shape, strict=True)
+        min(max((span.start + span.stop - side) // 2, 0), length - side)
+        for span, length in zip(box, area.shape, strict=True)
     ]
     return starts[0], starts[1], side
 

@@ -30,7 +30,7 @@ def test_scaling_takes_the_whole_range_of_int16_without_overflow():
     np.testing.assert_array_equal(scale_image(np.full((2, 2), 7, np.int16)), np.zeros((2, 2)))
 
 
-def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_a_image():
+def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_an_image():
     image = np.random.default_rng(0).integers(0, 1000, (128, 128)).astype(np.int32)
     with_pixel, with_letter = image.copy(), image.copy()
     with_pixel[3, 5] = 65535
@@ -62,7 +62,7 @@ def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
     assert np.abs(back - image).mean() < 0.02
 
 
-def test_a_image_of_the_networks_size_passes_unchanged():
+def test_an_image_of_the_networks_size_passes_unchanged():
     image = np.random.default_rng(0).random((64, 64), np.float32)
     np.testing.assert_array_equal(resize_to_model(image, size=64), image)
     np.testing.assert_array_equal(resize_to_original(image, shape=(64, 64)), image)
@@ -86,6 +86,24 @@ def test_packed_slices_are_the_datasets_in_their_order(data_dir):
     for row, record in enumerate(dataset.read(chosen)):
         np.testing.assert_array_equal(masks[row, ..., 0], record.mask)
         assert np.abs(images[row, ..., 0] - scale_image(record.image)).max() <= 0.51 / IMAGE_LEVELS
+
+
+def test_slices_load_where_the_system_cannot_reserve_disk_space(data_dir, monkeypatch):
+    dataset = Dataset(str(data_dir), config="phantom")
+    expected = load_slices(dataset, dataset.metadata.slice_ids[:2], image_size=64)
+    monkeypatch.delattr("os.posix_fallocate", raising=False)  # as on macOS
+    slices = load_slices(dataset, dataset.metadata.slice_ids[:2], image_size=64)
+    jax.tree.map(np.testing.assert_array_equal, slices, expected)
+
+
+def test_a_full_temporary_folder_is_named_with_the_space_needed(data_dir, monkeypatch):
+    def reserve(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", reserve, raising=False)
+    dataset = Dataset(str(data_dir), config="phantom")
+    with pytest.raises(InputError, match=r"no room for the slices \(No space left.*set TMPDIR"):
+        load_slices(dataset, dataset.metadata.slice_ids[:2], image_size=64)
 
 
 def test_packing_keeps_every_grey_level_of_a_slice_that_has_thousands():

@@ -14,9 +14,9 @@ from tests.conftest import REPOSITORY
 
 PROGRAM = """
 import os, sys
-from brainseg_jax import runtime
+from brainseg_jax.utils import xla_setup
 print("started", *sys.argv[1:], flush=True)
-runtime.set_up()
+xla_setup.set_up()
 import jax, jax.numpy as jnp
 jax.jit(lambda x: jnp.sin(x @ x))(jnp.ones((37, 37)))
 print(os.environ.get("GLIBC_TUNABLES"), jax.config.jax_compilation_cache_dir, os.environ.get("XLA_FLAGS"))
@@ -77,7 +77,7 @@ def test_an_xla_that_is_not_known_gets_no_flag_that_might_end_it(monkeypatch):
 
 def test_a_script_ends_with_the_one_that_started_it(tmp_path):
     child = (
-        "from brainseg_jax import runtime; runtime.end_with_parent(); import time; print('on', flush=True); "
+        "from brainseg_jax.utils import xla_setup; xla_setup.end_with_parent(); import time; print('on', flush=True); "
         "time.sleep(60)"
     )
     parent = (
