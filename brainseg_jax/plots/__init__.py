@@ -1,1 +1,1 @@
-"""Figures: arrays in, PNG files out."""
+"""Draws figures from arrays and writes them as PNG files."""

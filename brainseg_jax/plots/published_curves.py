@@ -1,4 +1,4 @@
-"""Learning curves of a run over those of the published one."""
+"""Draws the learning curves of a run and those of the published one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from brainseg_jax.plots.style import INK, LINE, from_top, save_figure, write_line
+from brainseg_jax.plots.style import INK, LEGEND, LINE, from_top, save_figure, write_line
 
 Curves = Mapping[str, Sequence[float]]
 
 SPLITS = {"train": "training", "validation": "validation"}
 QUANTITIES = {"loss": "Loss, log scale", "dice": "Dice"}
 CURVES = tuple(f"{part}_{quantity}" for part in SPLITS for quantity in QUANTITIES)
-# The hues of learning_curves.py for ours, the same two, greyer, for theirs.
+# Our curves have the colours of learning_curves.py; the published ones have greyer shades of them.
 _COLORS = {
     ("ours", "train"): "#0072B2",
     ("ours", "validation"): "#D55E00",
@@ -33,24 +33,24 @@ _RING_COLORS = {"ours": INK, "published": "#8A8A8A"}
 
 
 def published_curves(ours: Curves, published: Curves, path: Path, *, title: str, notes: Sequence[str] = ()) -> None:
-    """Draws loss (on a log scale) and Dice per epoch of two runs: ours solid, the published one dashed and greyish.
+    """Draws loss (on a log scale) and Dice per epoch of two runs: ours solid, the published one dashed and greyer.
 
-    The epoch of the lowest validation loss of each is ringed and named.
+    A ring marks the epoch of the lowest validation loss of each run; the legend names it.
 
     Args:
-      ours: values per epoch from the first on, by the names of `CURVES`; those of training may be missing, more are
-        ignored. What is not finite, and a loss of 0, leaves a gap.
-      published: likewise; may have another number of epochs.
+      ours: values per epoch by the names of `CURVES`; those of training may be missing, other names are ignored. Values
+        that are not finite, and a loss of 0, leave a gap.
+      published: likewise; the number of epochs may differ.
       path: PNG file to write; missing folders are made.
       title: headline of the figure.
-      notes: lines below the curves, for instance of what differs between the runs.
+      notes: lines below the curves, for instance about differences between the runs.
 
     Raises:
-      ValueError: a run has no epoch.
+      ValueError: a run has no epochs.
     """
     runs = {"published": published, "ours": ours}  # ours last, on top
     if not all(curves["validation_loss"] for curves in runs.values()):
-        raise ValueError("There is no epoch to draw.")
+        raise ValueError("There is no epoch to draw: both runs need at least one.")
     best = {whose: _best_epoch(curves) for whose, curves in runs.items()}
     foot = 0.52 + 0.8 * LINE * len(notes)
     width, height = 9.0, foot + 3.42
@@ -76,17 +76,14 @@ def published_curves(ours: Curves, published: Curves, path: Path, *, title: str,
     ]
     figure.legend(
         handles=handles,
-        loc="center left",
         bbox_to_anchor=(0.1, 0.62),
         bbox_transform=from_top(figure),
         ncols=3,  # filled from above: training, validation, rings; ours over theirs
         fontsize=8.5,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
         columnspacing=2.4,
         handlelength=2.8,
         labelspacing=0.35,
+        **LEGEND,
     )
     for line, note in enumerate(notes):
         write_line(figure, 0.1, height - 0.8 * LINE * (len(notes) - line) + 0.06, note, size=8.5, color="#555555")
@@ -109,7 +106,7 @@ def _draw_run(axes: Axes, whose: str, curves: Curves, quantity: str, best: int) 
 
 
 def _key(whose: str, part: str, curves: Curves) -> Line2D:
-    """The legend's entry of a curve; it says so where the curve is not known."""
+    """Makes the legend's entry of a curve, also of one that is not known."""
     if curves.get(f"{part}_loss"):
         return Line2D([], [], color=_COLORS[whose, part], label=f"{whose}: {SPLITS[part]}", **_LINES[whose])
     return Line2D([], [], linestyle="", label=f"{whose}: {SPLITS[part]} not known")

@@ -23,7 +23,7 @@ from brainseg_jax.plots.overlays import (
     to_grey,
     to_mask,
 )
-from brainseg_jax.plots.style import LINE, MARGIN, from_top, rgb, save_figure, write_line
+from brainseg_jax.plots.style import LEGEND, LINE, MARGIN, from_top, rgb, save_figure, write_line
 
 _PANEL = 2.2  # inches; four of them fill the width
 _GAP = 0.05
@@ -181,18 +181,15 @@ def _draw_rows(
     write_line(figure, MARGIN, MARGIN + 0.6 * LINE, title, size=12, weight="bold")
     figure.legend(
         handles=[Patch(color=rgb(color), label=kind) for kind, color in DIFFERENCE_COLORS.items()],
-        loc="center left",
         bbox_to_anchor=(MARGIN, 1.7 * LINE + MARGIN),
         bbox_transform=from_top(figure),
         ncols=len(DIFFERENCE_COLORS),
         fontsize=9,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
         handlelength=1,
         handleheight=1,
         handletextpad=0.5,
         columnspacing=1.5,
+        **LEGEND,
     )
     for column, name in enumerate(columns):
         middle = MARGIN + column * (_PANEL + _GAP) + _PANEL / 2

@@ -1,7 +1,8 @@
-"""What all figures share: colours, text, and how a figure becomes a PNG file."""
+"""Shared by all figures: colours, text, and writing a figure as a PNG file."""
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,31 @@ from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
 INK = "#222222"
-
-
-MARGIN = 0.08
-
-
-LINE = 0.24  # inches that a line of text takes
-
-
-_MAX_BYTES = 480_000  # of a file
-
-
-_MAX_PIXELS = 1_800_000
-
-
+MARGIN, LINE = 0.08, 0.24  # inches: the margin of a figure and the height of a line of text
+# Settings of a legend without frame and padding, placed by the middle of its left edge.
+LEGEND: Mapping[str, Any] = {"loc": "center left", "frameon": False, "borderpad": 0, "borderaxespad": 0}
+_MAX_BYTES, _MAX_PIXELS = 480_000, 1_800_000  # of a PNG file
 _MAX_DPI = 160.0
 
 
 def write_line(figure: Figure, left: float, top: float, text: str, *, size: float, **settings: Any) -> None:
-    """Writes a line whose vertical middle lies `top` inches below the upper edge."""
+    """Writes a line of text; its vertical middle lies `top` inches below the upper edge of the figure."""
     settings = {"verticalalignment": "center_baseline", "color": INK, "fontsize": size, **settings}
     figure.text(left, top, text, transform=from_top(figure), **settings)
 
 
 def from_top(figure: Figure) -> Transform:
-    """The transform of inches from the upper left corner, downwards."""
+    """Returns the transform of inches, measured right and down from the upper left corner of the figure."""
     return Affine2D().scale(1, -1).translate(0, figure.get_figheight()) + figure.dpi_scale_trans
 
 
 def rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:
-    """uint8 values as matplotlib wants them, in [0, 1]."""
+    """Converts uint8 values to matplotlib's range [0, 1]."""
     return color[0] / 255, color[1] / 255, color[2] / 255
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG file, without date and software, with as many dots per inch as the limits allow."""
+    """Writes a PNG file without metadata, at the highest resolution that the limits on its size allow."""
     width, height = figure.get_size_inches()
     dpi = min(_MAX_DPI, math.sqrt(_MAX_PIXELS / (width * height)))
     content = _render(figure, dpi)
@@ -62,7 +53,7 @@ def _render(figure: Figure, dpi: float) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    # Every fourth of the 256 levels is as good to the eye and halves the file; greys stay grey.
+    # 64 levels look the same as 256 and halve the size of the file.
     pixels = np.rint(np.rint(pixels / 255 * 63) / 63 * 255).astype(np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")

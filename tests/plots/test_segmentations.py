@@ -1,7 +1,6 @@
-"""Images: colours counted by hand, files that open, are small and come out the same twice."""
+"""Figures of segmentations: colours counted by hand; PNG files are valid, small and the same every time."""
 
 import itertools
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from brainseg_jax.plots import overlays
-from brainseg_jax.plots.learning_curves import learning_curves
 from brainseg_jax.plots.segmentations import (
     Example,
     _window,
@@ -43,21 +41,6 @@ def pixels_of(path: Path) -> np.ndarray:
         assert image.format == "PNG"
         assert not {"Software", "Creation Time", "date"} & set(image.info)
         return np.asarray(image.convert("RGB"))
-
-
-def epochs(count: int) -> list[dict[str, float]]:
-    return [
-        {
-            "epoch": epoch,
-            "step": 10 * epoch,
-            "train_loss": 1 / epoch,
-            "train_dice": 1 - 0.9 / epoch,
-            "validation_loss": 1.2 / epoch,
-            "validation_dice": 1 - 0.95 / epoch,
-            "learning_rate": 1e-3 if epoch < 4 else 1e-4,
-        }
-        for epoch in range(1, count + 1)
-    ]
 
 
 def examples(count: int) -> list[Example]:
@@ -173,8 +156,6 @@ def draw_gallery(path: Path) -> None:
         pytest.param(lambda path: segmentation_examples(examples(3), path, title="Three"), id="examples"),
         pytest.param(draw_comparison, id="comparison"),
         pytest.param(draw_gallery, id="gallery"),
-        pytest.param(lambda path: learning_curves(epochs(1), path, title="One"), id="one epoch"),
-        pytest.param(lambda path: learning_curves(epochs(30), path, title="Many"), id="epochs"),
     ],
 )
 def test_figures_are_small_files_with_the_same_bytes_each_time(draw: Callable[[Path], None], tmp_path: Path) -> None:
@@ -234,30 +215,12 @@ def test_the_enlarged_part_stays_in_the_image(corner: tuple[int, int]) -> None:
     assert mask[row : row + side, column : column + side].sum() == 25
 
 
-def test_the_best_epoch_and_the_reductions_change_the_curves(tmp_path: Path) -> None:
-    rows = epochs(6)
-    learning_curves(rows, tmp_path / "a.png", title="a")
-    constant = [{**row, "learning_rate": 1e-3} for row in rows]
-    learning_curves(constant, tmp_path / "b.png", title="a")
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
-
-
-def test_learning_curves_take_values_that_are_not_finite(tmp_path: Path) -> None:
-    rows = epochs(5)
-    rows[2]["validation_loss"] = math.nan
-    rows[3]["train_loss"] = math.inf
-    learning_curves(rows, tmp_path / "a.png", title="a")
-    pixels_of(tmp_path / "a.png")
-
-
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(ValueError, match="no image"):
         segmentation_examples([], path, title="a")
     with pytest.raises(ValueError, match="no image"):
         slice_gallery([], [], [], path)
-    with pytest.raises(ValueError, match="no epoch"):
-        learning_curves([], path, title="a")
     assert not path.exists()
 
 
