@@ -49,6 +49,11 @@ setup(
             "dill>=0.3.8",  # TFDS's test case likewise
         ],
         "bench": ["torch>=2.9"],  # what scripts/benchmark.py measures against
+        "docs": [
+            "sphinx>=9",  # builds docs/, with the API from the docstrings
+            "myst-parser>=5",  # Markdown pages in Sphinx
+            "furo>=2025.9",  # the theme: light, dark, narrow screens
+        ],
         "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "import-linter>=2.7"],
     },
 )
