@@ -22,7 +22,7 @@ exclude_patterns = ["reference/generated"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "code"  # `x` in a docstring
 myst_heading_anchors = 3
-nitpicky = False
+smartquotes = False  # code says "" and means it
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
 autodoc_mock_imports = ["torch"]  # of the benchmark alone, and large
@@ -37,6 +37,8 @@ html_theme = "furo"
 html_title = f"brainseg_jax {version}"
 html_theme_options = {"source_directory": "docs/"}
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 
 
 def setup(app: Any) -> None:

@@ -35,7 +35,7 @@ PLACES = {
     "inference": 0.38,
     "workdir": 0.38,
     "data": 0.38,
-    "models": 0.665,
+    "models": 0.65,
     "utils": 0.38,
     "plots": 0.07,
     "config": 0.257,
