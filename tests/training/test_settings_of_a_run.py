@@ -13,17 +13,15 @@ import pytest
 from brainseg_jax.data import loaders
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.loaders import epoch_batches
-from brainseg_jax.data.preprocessing import to_network_size
+from brainseg_jax.data.preprocessing import resize_to_model
 from brainseg_jax.data.splits import make_splits
-from brainseg_jax.inference.predictor import restore_best
+from brainseg_jax.inference.predictor import restore_variables
 from brainseg_jax.models import create_model
 from brainseg_jax.training import loop
 from brainseg_jax.training.loop import train_and_evaluate
-from brainseg_jax.training.optimizer import create_optimization
-from brainseg_jax.training.state import create_train_state
 from brainseg_jax.workdir.checkpoints import Checkpoints
-from brainseg_jax.workdir.files import read_splits
-from tests.helpers import rows_of
+from brainseg_jax.workdir.files import read_config, read_splits
+from tests.helpers import rows_of, setup_of
 
 SIZE, PERCENTILE, SEED = 16, 20.0, 3
 STILL = 1e-12
@@ -35,13 +33,13 @@ LEARNING = {"model.dropout_rate": 0.3, "train.ema_decay": 0.05, "optimizer.learn
 def make(make_config, data_dir):
     """A function that makes the config of a run of this file, with the changes given."""
     config = make_config()
-    parts = make_splits(Dataset(str(data_dir), config="phantom").table, **config.split)
+    splits = make_splits(Dataset(str(data_dir), config="phantom").metadata, **config.split)
     small = {
         "seed": SEED,
         "data.image_size": SIZE,
         "data.intensity_percentile": PERCENTILE,
         "model.start_filters": 2,
-        "train.batch_size": len(parts["train"]) // 2 + 1,
+        "train.batch_size": len(splits["train"]) // 2 + 1,
         "train.epochs": 1,
         "train.loss": "bce_dice",
         "optimizer.learning_rate": STILL,
@@ -65,21 +63,23 @@ def learning(tmp_path_factory, make, still):
         patched.setattr(loop, "epoch_batches", lambda **settings: epoch_batches(**{**settings, "seed": SEED}))
         for seed in (3, 4):
             runs[seed] = tmp_path_factory.mktemp("learning") / "run"
-            train_and_evaluate(make(**LEARNING, **{"seed": seed, "train.start_from": str(still)}), runs[seed])
+            train_and_evaluate(make(**LEARNING, **{"seed": seed, "train.init_from": str(still)}), runs[seed])
     return runs
 
 
-def losses_by_hand(workdir, part, data_dir, *, percentile):
-    """(N,) losses of the run's best checkpoint on the slices of a part, scaled with NumPy's percentiles."""
-    pictures, masks = [], []
-    for record in Dataset(str(data_dir), config="phantom").read(read_splits(workdir)[part]):
-        low, high = np.percentile(record.image, [percentile, 100 - percentile])
-        pictures.append(to_network_size(((record.image - low) / (high - low)).clip(0, 1), size=SIZE))
-        masks.append(to_network_size(record.mask, size=SIZE) >= 0.5)
-    found = restore_best(workdir)
+def losses_by_hand(workdir, split, data_dir, *, percentile):
+    """(N,) losses of the run's best checkpoint on the slices of a split, scaled with NumPy's percentiles."""
+    inputs, masks = [], []
+    for sample in Dataset(str(data_dir), config="phantom").read(read_splits(workdir)[split]):
+        low, high = np.percentile(sample.image, [percentile, 100 - percentile])
+        inputs.append(resize_to_model(((sample.image - low) / (high - low)).clip(0, 1), size=SIZE))
+        masks.append(resize_to_model(sample.mask, size=SIZE) >= 0.5)
+    config = read_config(workdir)
+    variables, _ = restore_variables(workdir, config)
+    model = create_model(config.model)
     images = np.zeros((128, SIZE, SIZE, 1), np.float32)  # one size of batch, one program
-    images[: len(pictures), ..., 0] = pictures
-    logits = np.asarray(jax.jit(found.model.apply)(found.variables, images), np.float64)[: len(pictures), ..., 0]
+    images[: len(inputs), ..., 0] = inputs
+    logits = np.asarray(jax.jit(model.apply)(variables, images), np.float64)[: len(inputs), ..., 0]
     probabilities, masks = 1 / (1 + np.exp(-logits)), np.array(masks)
     shared, total = (probabilities * masks).sum((1, 2)), probabilities.sum((1, 2)) + masks.sum((1, 2))
     cross_entropy = -np.log(np.where(masks, probabilities, 1 - probabilities)).mean((1, 2))
@@ -106,7 +106,8 @@ def test_both_losses_of_an_epoch_are_those_of_the_configs_loss_percentile_seed_a
 def test_the_seed_decides_the_parameters(still, tmp_path, make):
     train_and_evaluate(make(seed=4), tmp_path / "run")
     one, other = (
-        restore_best(run).variables["params"]["bottom"]["conv_1"]["kernel"] for run in (still, tmp_path / "run")
+        restore_variables(run, read_config(run))[0]["params"]["bottom"]["conv_1"]["kernel"]
+        for run in (still, tmp_path / "run")
     )
     assert np.abs(one - other).mean() > 0.5 * one.std()
 
@@ -128,12 +129,8 @@ def test_the_learning_rate_falls_as_the_plateau_settings_say(tmp_path, make):
 
 
 def test_the_average_has_the_configs_decay_and_is_what_validates(learning, tmp_path, make, still, data_dir):
-    config = make(**LEARNING, **{"train.epochs": 2, "train.start_from": str(still)})
-    model = create_model(**config.model)
-    optimization = create_optimization(**config.optimizer, epochs=2, steps_per_epoch=1)
-    target = jax.eval_shape(
-        lambda: create_train_state(jax.random.key(0), model, optimization, image_size=SIZE, with_average=True)
-    )
+    config = make(**LEARNING, **{"train.epochs": 2, "train.init_from": str(still)})
+    target = vars(setup_of(config).state)
     shutil.copytree(learning[SEED], tmp_path / "run")
     states = []
     for epochs in (1, 2):
@@ -143,23 +140,23 @@ def test_the_average_has_the_configs_decay_and_is_what_validates(learning, tmp_p
             states.append(jax.device_get(checkpoints.restore(epochs, target)))
             best = checkpoints.best_epoch()
     before, after = states
-    expected = jax.tree.map(lambda old, new: 0.05 * old + 0.95 * new, before.average["params"], after.params)
-    found = after.average["params"]
+    expected = jax.tree.map(lambda old, new: 0.05 * old + 0.95 * new, before["ema"]["params"], after["params"])
+    found = after["ema"]["params"]
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), found, expected)
-    apart = jax.tree.map(lambda one, other: np.abs(one - other).max(), found, after.params)
+    apart = jax.tree.map(lambda one, other: np.abs(one - other).max(), found, after["params"])
     assert max(jax.tree.leaves(apart)) > 1e-3
     losses = losses_by_hand(tmp_path / "run", "validation", data_dir, percentile=PERCENTILE)
     assert rows_of(tmp_path / "run")[best - 1]["validation_loss"] == pytest.approx(losses.mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("residency", "name"), [("device", "DeviceSupply"), ("stream", "StreamSupply")])
-def test_slices_wait_where_the_config_says(tmp_path, make, monkeypatch, residency, name):
+@pytest.mark.parametrize(("cache", "name"), [("device", "DeviceLoader"), ("stream", "StreamingLoader")])
+def test_slices_wait_where_the_config_says(tmp_path, make, monkeypatch, cache, name):
     def arrive(slices, mesh):
         raise InterruptedError(name)
 
     # Under any other name the run would go on, or end with another error.
-    monkeypatch.setattr(loaders, "DeviceSupply", None)
-    monkeypatch.setattr(loaders, "StreamSupply", None)
+    monkeypatch.setattr(loaders, "DeviceLoader", None)
+    monkeypatch.setattr(loaders, "StreamingLoader", None)
     monkeypatch.setattr(loaders, name, arrive)
     with pytest.raises(InterruptedError, match=name):
-        train_and_evaluate(make(**{"data.residency": residency}), tmp_path / "run")
+        train_and_evaluate(make(**{"data.cache": cache}), tmp_path / "run")
