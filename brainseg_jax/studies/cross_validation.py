@@ -133,7 +133,9 @@ def join_folds(directory: Path) -> dict[str, Any]:
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": by_fold["1"]["trained_with"],
     }
-    write_evaluation(directory, "cv", summary, scores, title=describe_run(config, all_folds=True))
+    write_evaluation(
+        directory, "cv", summary, scores, title=describe_run(config, name=directory.resolve().name, all_folds=True)
+    )
     return summary
 
 

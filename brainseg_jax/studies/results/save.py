@@ -58,7 +58,8 @@ def save_run(directory: Path, results: Path) -> None:
     copy_files(directory, folder, names)
     config = read_config(folder)
     evaluation = json.loads((folder / f"evaluation_{split}.json").read_text())
-    title = describe_run(config, all_folds=has_folds, seeds=evaluation["seed"] if is_ensemble else "")
+    seeds = evaluation["seed"] if is_ensemble else ""
+    title = describe_run(config, name=folder.name, all_folds=has_folds, seeds=seeds)
     if names == RUN_FILES:
         rows = read_metrics(folder, epochs=config.train.epochs)
         learning_curves(rows, folder / "learning_curves.png", title=title)
