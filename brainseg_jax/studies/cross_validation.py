@@ -41,10 +41,11 @@ KEPT_OF_FOLD = (
 
 
 def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[str, Any]:
-    """Trains and scores the five folds, or goes on where an earlier call stopped.
+    """Trains and scores the five folds, or resumes where an earlier call stopped.
 
     Args:
-      config: see configs/default.py; `split.fold` is set for each fold.
+      config: see brainseg_jax/config.py; `split.fold` is set for each fold. Where `train.init_from` is the folder of
+        another cross-validation, each fold starts from the fold of the same number.
       directory: holds a workdir fold_1 … fold_5 each, config.json, evaluation_cv.json, per_slice_cv.csv and
         figures/cv_scores.png.
 
@@ -61,8 +62,8 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
     for fold, splits in check_folds(metadata, config).items():  # before hours of training
         check_resumable(directory / f"fold_{fold}", configs[fold], splits)
-        if config.train.init_from:
-            check_no_leakage(Path(config.train.init_from), config, splits, metadata)
+        if init_from := configs[fold].train.init_from:
+            check_no_leakage(Path(init_from), configs[fold], splits, metadata)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", json.loads(config.to_json()))
     for fold, of_fold in configs.items():
@@ -148,4 +149,7 @@ def _trained_alike(one: ml_collections.ConfigDict, other: ml_collections.ConfigD
 def _of_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
     result = ml_collections.ConfigDict(config.to_dict())
     result.split.fold = fold
+    # Each fold of another cross-validation knows the patients of its own training split only.
+    if (start := Path(config.train.init_from, f"fold_{fold}")).is_dir() and config.train.init_from:
+        result.train.init_from = str(start)
     return result

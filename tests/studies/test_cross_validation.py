@@ -154,3 +154,24 @@ def test_each_fold_has_its_own_network(folds):
     image = np.random.default_rng(0).integers(0, 200, (64, 64))
     first, second = (Predictor.from_workdir(directory / f"fold_{fold}").probabilities([image])[0] for fold in (1, 2))
     assert np.abs(first - second).max() > 0
+
+
+def test_each_fold_starts_from_the_fold_of_its_number_and_not_from_one_that_knows_its_patients(
+    folds, config, tmp_path, monkeypatch
+):
+    _, directory = folds
+    starts = []
+
+    def train(of_fold, run):
+        starts.append(of_fold.train.init_from)
+        raise InterruptedError
+
+    monkeypatch.setattr(cross_validation, "train_and_evaluate", train)
+    second = config.copy_and_resolve_references()
+    second.train.init_from = str(directory)
+    with pytest.raises(InterruptedError):
+        cross_validation.cross_validate(second, tmp_path / "second")
+    assert starts == [str(directory / "fold_1")]
+    second.train.init_from = str(directory / "fold_1")
+    with pytest.raises(InputError, match=r"init_from is .*fold_1, which knows family"):
+        cross_validation.cross_validate(second, tmp_path / "third")
