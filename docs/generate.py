@@ -97,10 +97,17 @@ def api_pages() -> dict[Path, str]:
         modules = [module.removesuffix(".__init__") for module in modules]
         pages[folder / f"{name}.rst"] = _api_page(name, modules)
     listed = "\n".join(f"   {name}" for name in [*names, "top_level"])
+    (public,) = (
+        node.value
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    exported = ", ".join(f"`{name}`" for name in ast.literal_eval(public))
     introduction = (
-        "What most programs need: :func:`brainseg_jax.config.load_config`,\n"
-        ":func:`brainseg_jax.training.loop.train_and_evaluate`, :class:`brainseg_jax.inference.predictor.Predictor`.\n"
-        "The first word of each page is a folder of the package."
+        f"The public names, which `from brainseg_jax import …` gives: {exported}.\n\n"
+        "What most programs need: :func:`~brainseg_jax.config.load_config`,\n"
+        ":func:`~brainseg_jax.training.loop.train_and_evaluate`,\n"
+        ":class:`~brainseg_jax.inference.predictor.Predictor`. The pages follow the folders of the package."
     )
     pages[folder / "index.rst"] = f"{_title('API')}\n{introduction}\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
     return pages
