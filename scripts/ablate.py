@@ -1,4 +1,4 @@
-"""What each ingredient gives: `python scripts/ablate.py --config=configs/unet_strong.py --workdir=runs/ablation`."""
+"""Runs an ablation: `python scripts/ablate.py --config=configs/unet_strong.py --workdir=runs/ablation`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, for instance configs/unet_strong.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; what is there is gone on with.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; an earlier call there is resumed.", required=True)
 VARIANTS = flags.DEFINE_list("variants", [], "Which of the variants beside the recipe; all but sweeps if not given.")
 flags.mark_flag_as_required("config")
 

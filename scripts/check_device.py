@@ -1,4 +1,4 @@
-"""Whether this device computes what it should: `python scripts/check_device.py --output=runs/checks`."""
+"""Checks the results of this device: `python scripts/check_device.py --output=runs/checks`."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for checks.json and README.md.", required=True)
-TINY = flags.DEFINE_bool("tiny", False, "Small networks, to see that everything runs.")
+TINY = flags.DEFINE_bool("tiny", False, "Small networks, to test that everything runs.")
 
 
 def main() -> None:
-    """Checks, prints a line a check, and writes the table."""
+    """Runs the checks, prints a line for each, and writes the table."""
     xla_setup.use_deterministic_operations()
     from brainseg_jax.studies import device_checks
 
-    found = device_checks.run_checks(
+    report = device_checks.run_checks(
         device_checks.SIZES["tiny" if TINY.value else "full"],
         log=lambda line: print(line, flush=True),
-        save=lambda found: device_checks.write_checks(found, Path(OUTPUT.value)),
+        save=lambda report: device_checks.write_checks(report, Path(OUTPUT.value)),
     )
     print(f"written to {OUTPUT.value}")
-    if failed := [f"{check['network']}, {check['name']}" for check in found["checks"] if check["passed"] is False]:
+    if failed := [f"{check['network']}, {check['name']}" for check in report["checks"] if check["passed"] is False]:
         raise InputError(
-            f"{OUTPUT.value} has checks that failed ({'; '.join(failed)}): do not trust results of {found['device']} "
+            f"{OUTPUT.value} has checks that failed ({'; '.join(failed)}): do not trust results of {report['device']} "
             "with these versions; try others, or a CPU (JAX_PLATFORMS=cpu)."
         )
 

@@ -1,4 +1,4 @@
-"""Which run is better, and by how much: `python scripts/compare.py runs/first runs/second`."""
+"""Compares two runs slice by slice: `python scripts/compare.py runs/first runs/second`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from absl import flags
 
 from brainseg_jax import cli
 
-SPLIT = flags.DEFINE_string("split", None, "test, cv, …: which per_slice_<split>.csv; cv if both have it, else test.")
+SPLIT = flags.DEFINE_string("split", None, "Which per_slice_<split>.csv: test, cv, …; cv if both have it, else test.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the table, comparison.json and most_different.png, if given.")
 SHOWN = 8  # slices on which the runs differ most
 
@@ -21,10 +21,10 @@ def main(*arguments: str) -> None:
     has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)
     split = SPLIT.value or ("cv" if has_cv else "test")
     first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
-    found = comparison.compare_scores(first, second)
+    result = comparison.compare_scores(first, second)
     different = comparison.most_different(first, second, count=SHOWN)
     names = comparison.short_names(*folders)
-    table = comparison.comparison_table(found, names=names)
+    table = comparison.comparison_table(result, names=names)
     print(table)
     print("\nSlices on which they differ most (Dice of the first, of the second):")
     for one, other in different:
@@ -32,8 +32,8 @@ def main(*arguments: str) -> None:
     if OUTPUT.value:
         output = Path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
-        (output / "comparison.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        title = f"# {names[0]} and {names[1]}, {found['slices']} slices of {found['families']} families"
+        (output / "comparison.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        title = f"# {names[0]} and {names[1]}, {result['slices']} slices of {result['families']} families"
         (output / "README.md").write_text(f"{title}\n\n{table}\n")
         comparison.draw_most_different(folders, different, output / "most_different.png")
         print(f"written to {output}")

@@ -1,4 +1,4 @@
-"""All five folds: `python scripts/cross_validate.py --config=configs/unet_strong.py --workdir=runs/unet_strong_cv`."""
+"""Runs all folds: `python scripts/cross_validate.py --config=configs/unet_strong.py --workdir=runs/unet_strong_cv`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from brainseg_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet_strong.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the folds; what is there is gone on with.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the folds; an earlier call there is resumed.", required=True)
 flags.mark_flag_as_required("config")
 
 

@@ -14,9 +14,7 @@ def main() -> None:
     """Draws both networks."""
     from brainseg_jax.errors import InputError
     from brainseg_jax.models import LinkNet, UNet
-    from brainseg_jax.plots.network_diagram import (
-        draw_network,
-    )  # after the flags, so that --help and mistakes answer at once
+    from brainseg_jax.plots.network_diagram import draw_network
 
     if IMAGE_SIZE.value % LinkNet.stride:
         raise InputError(f"--image_size is {IMAGE_SIZE.value}: set it to a multiple of {LinkNet.stride}.")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from brainseg_jax import cli
@@ -29,7 +30,7 @@ def main() -> None:
             )
         if read_splits(directory)["test"] != members:
             raise InputError(
-                f"{directory / 'splits.json'} has another test part than {directories[0]}: name its equal."
+                f"{directory / 'splits.json'} has another test split than {directories[0]}: name runs of one split."
             )
     dataset = Dataset(config.data.data_dir, config="phantom")
     draw_gallery(dataset, Path(OUTPUT.value) / "phantom_slices.png")
@@ -37,33 +38,26 @@ def main() -> None:
 
 
 def draw_gallery(dataset: Any, path: Path) -> None:
-    """The middle slice of the first patients of each class."""
+    """Draws the middle slice of the first patients of each class."""
     from brainseg_jax.data.dataset_info import LABELS
     from brainseg_jax.data.preprocessing import scale_image
     from brainseg_jax.plots.segmentations import slice_gallery
 
     metadata = dataset.metadata
-    chosen: list[tuple[int, str]] = []
+    patients = np.array(metadata.patient_ids)
+    captions: dict[int, str] = {}
     for label, name in enumerate(LABELS, start=1):
-        patients = list(
-            dict.fromkeys(p for p, found in zip(metadata.patient_ids, metadata.labels, strict=True) if found == label)
-        )
-        for patient in patients[:4]:
-            slice_ids = [int(i) for i, p in zip(metadata.slice_ids, metadata.patient_ids, strict=True) if p == patient]
-            chosen.append((slice_ids[len(slice_ids) // 3], name))
-    records = list(dataset.read([slice_id for slice_id, _ in chosen]))
-    slice_gallery(
-        [scale_image(record.image) for record in records],
-        [record.mask for record in records],
-        [f"{name}, slice {slice_id}" for slice_id, name in chosen],
-        path,
-    )
+        for patient in list(dict.fromkeys(patients[metadata.labels == label]))[:4]:
+            slice_ids = metadata.slice_ids[patients == patient]
+            slice_id = int(slice_ids[len(slice_ids) // 3])
+            captions[slice_id] = f"{name}, slice {slice_id}"
+    samples = list(dataset.read(list(captions)))
+    images = [scale_image(sample.image) for sample in samples]
+    slice_gallery(images, [sample.mask for sample in samples], list(captions.values()), path)
 
 
 def draw_comparison(dataset: Any, directories: list[Path], members: list[int], path: Path) -> None:
-    """All networks on the same test slices, from bad to good."""
-    import numpy as np
-
+    """Draws the masks of all networks on the same test slices, from bad to good."""
     from brainseg_jax.data.dataset_info import LABELS
     from brainseg_jax.data.preprocessing import scale_image
     from brainseg_jax.evaluation.scores import score_slice
@@ -76,24 +70,22 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
         predictor = Predictor.from_workdir(directory)
         config = predictor.config
         name = f"{MODELS[config.model.name].title} {config.model.start_filters}"
-        predicted = [
-            (record, predictor.postprocessing.mask(probabilities))
-            for record, probabilities in predict_slices(predictor, dataset, np.array(members))
-        ]
-        masks[name] = [mask for _, mask in predicted]
-        scores = [score_slice(record, mask, patient_id="", label="") for record, mask in predicted]
-        dice[name] = [score.dice for score in scores]
+        masks[name], dice[name] = [], []
+        for sample, probabilities in predict_slices(predictor, dataset, np.array(members)):
+            mask = predictor.postprocessing.mask(probabilities)
+            masks[name].append(mask)
+            dice[name].append(score_slice(sample, mask, patient_id="", label="").dice)
     order = np.argsort(next(iter(dice.values())))
     rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]
-    records = list(dataset.read([members[row] for row in rows]))
+    samples = list(dataset.read([members[row] for row in rows]))
     labels = dict(zip(dataset.metadata.slice_ids.tolist(), dataset.metadata.labels.tolist(), strict=True))
     prediction_comparison(
-        [scale_image(record.image) for record in records],
-        [record.mask for record in records],
-        {name: [found[row] for row in rows] for name, found in masks.items()},
-        {name: [found[row] for row in rows] for name, found in dice.items()},
+        [scale_image(sample.image) for sample in samples],
+        [sample.mask for sample in samples],
+        {name: [values[row] for row in rows] for name, values in masks.items()},
+        {name: [values[row] for row in rows] for name, values in dice.items()},
         path,
-        captions=[f"{LABELS[labels[record.slice_id] - 1]}, phantom slice {record.slice_id}" for record in records],
+        captions=[f"{LABELS[labels[sample.slice_id] - 1]}, phantom slice {sample.slice_id}" for sample in samples],
         title="Phantom slices of families that neither network was trained on",
     )
 

@@ -1,4 +1,4 @@
-"""Learning curves over the published ones: `python scripts/draw_published_curves.py --workdir=runs/unet`."""
+"""Draws learning curves over the published ones: `python scripts/draw_published_curves.py --workdir=runs/unet`."""
 
 from pathlib import Path
 

@@ -38,7 +38,7 @@ def main() -> None:
         )
     else:
         if not OUTPUT.value:
-            raise InputError("--output is missing: name a folder for what the ensemble of several --workdir leaves.")
+            raise InputError("--output is missing: name a folder for the results of the ensemble of several --workdir.")
         if split not in SPLITS or DATA_DIR.value:
             raise InputError(
                 f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "

@@ -1,4 +1,4 @@
-"""Masks for your own slices: `python scripts/predict.py --workdir=runs/unet --input='slices/*.png' --output=masks`."""
+"""Predicts masks of slices: `python scripts/predict.py --workdir=runs/unet --input='slices/*.png' --output=masks`."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ POSTPROCESSING = cli.define_postprocessing_flags()
 
 
 def main() -> None:
-    """Predicts and counts the masks."""
+    """Predicts the masks and counts them."""
     from brainseg_jax.inference.predict_files import find_images, predict_files
     from brainseg_jax.inference.predictor import Predictor
 

@@ -11,13 +11,15 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "The TFDS root to write to; TFD
 MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "Folder with the dataset's zips or .mat files; downloaded from figshare if not given."
 )
-PHANTOM = flags.DEFINE_integer("phantom", None, "Make phantom slices of so many patients instead of reading real ones.")
+PHANTOM = flags.DEFINE_integer(
+    "phantom", None, "Make phantom slices of so many patients instead of reading real slices."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the phantom slices.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a build that was made from another source.")
 
 
 def main() -> None:
-    """Builds the dataset and prints what it holds."""
+    """Builds the dataset and prints its contents."""
     import tensorflow_datasets as tfds
 
     from brainseg_jax.data.figshare_brain_tumor import archives
@@ -41,7 +43,7 @@ def main() -> None:
 
 
 def build(manual_dir: Path, data_dir: Path, *, config: str) -> None:
-    """Builds from a folder and prints what came out."""
+    """Builds the dataset from a folder and prints its contents."""
     from brainseg_jax.data.dataset import Dataset
     from brainseg_jax.data.figshare_brain_tumor import archives, prepare
     from brainseg_jax.data.metadata import compare_with_published, describe_metadata

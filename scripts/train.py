@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from brainseg_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is gone on with.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.", required=True)
 CLUSTER = flags.DEFINE_string(
     "cluster", "", "For several processes: auto (SLURM, Open MPI, clouds) or HOST:PORT,PROCESSES,PROCESS."
 )
@@ -16,7 +16,7 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
-    """Trains."""
+    """Trains a network."""
     from brainseg_jax.training.loop import train_and_evaluate
     from brainseg_jax.utils.sharding import initialize_distributed
 

@@ -1,4 +1,4 @@
-"""Trainings one after the other: `python scripts/train_queue.py --queue=runs/queue.json`; `--status` tells how far."""
+"""Runs a queue of trainings: `python scripts/train_queue.py --queue=runs/queue.json`; `--status` shows its progress."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ from absl import flags
 from brainseg_jax import cli
 
 QUEUE = flags.DEFINE_string("queue", None, "JSON list of jobs; see brainseg_jax/studies/queue.py.", required=True)
-STATUS = flags.DEFINE_bool("status", False, "Only tells what is done, what runs and what waits, and the hours left.")
+STATUS = flags.DEFINE_bool("status", False, "Only show what is done, running and waiting, and the hours left.")
 REPOSITORY = Path(__file__).resolve().parents[1]
-ENVIRONMENT = dict(os.environ)  # before cli.run adds what suits this jaxlib, which a job's may not be
+ENVIRONMENT = dict(os.environ)  # before cli.run adds options for this jaxlib, since a job may have another
 
 
 def main() -> None:
-    """Runs what is not done; the same command goes on after a kill."""
+    """Runs the jobs that are not done; the same command resumes after a kill."""
     from brainseg_jax.studies.queue import describe_queue, run_queue
 
     path = Path(QUEUE.value).absolute()

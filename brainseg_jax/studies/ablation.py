@@ -1,4 +1,4 @@
-"""What each ingredient of a recipe gives: the recipe without it, scored on validation."""
+"""Measures what each ingredient of a recipe contributes: the recipe without it, scored on validation."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.comparison import compare_scores
 from brainseg_jax.evaluation.evaluate import evaluate
@@ -19,13 +20,14 @@ from brainseg_jax.inference.postprocessing import Postprocessing, tune_postproce
 from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics import overlap
 from brainseg_jax.training.loop import train_and_evaluate
-from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils import markdown
+from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import describe_run, read_config, read_splits
 
 WARPS = ("flip", "rotation", "scale", "shift", "elastic")
 GREY_LEVELS = ("gamma", "contrast", "bias", "blur", "low_resolution", "noise")
-# Sizes of the network and of the penalty, for which a recipe has one value each.
+# Points of the sweeps of start filters and L2 penalty.
 SWEEPS: Mapping[str, Mapping[str, Any]] = {
     "filters_8": {"model.start_filters": 8},
     "filters_64": {"model.start_filters": 64},
@@ -54,15 +56,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[str]) -> None:
-    """Trains and scores variants one after the other, or goes on where an earlier call stopped.
+    """Trains and scores variants one after the other, or resumes an earlier call.
 
-    All are scored at the config's threshold: one that is chosen on the slices that it is scored on would flatter. What
-    choosing gives is measured on the recipe, see `choice_across_halves`. Variants that do not differ from the recipe
-    are left out.
+    All are scored at the config's threshold, since one chosen on the scored slices would flatter; what choosing gives
+    is measured on the recipe, see `choice_across_halves`. Variants that do not differ from the recipe are left out.
 
     Args:
       config: the recipe.
-      directory: holds a workdir for each variant, ablation.json and README.md with the table of all that are there.
+      directory: holds a workdir for each variant, ablation.json and README.md with the table of all so far.
       names: which of `VARIANTS`; the recipe comes first whether it is named or not.
 
     Raises:
@@ -84,9 +85,9 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
 
 
 def choice_across_halves(directory: Path) -> tuple[float, float]:
-    """What choosing threshold and smallest component gives on slices that did not choose.
+    """Measures what choosing threshold and smallest component gives on slices that the choice did not see.
 
-    The validation families are divided in two halves; each half is scored by what the other one chooses.
+    The validation families are split in halves; each half is scored by the choice of the other.
 
     Args:
       directory: workdir of a run.
@@ -100,18 +101,20 @@ def choice_across_halves(directory: Path) -> tuple[float, float]:
     slice_ids = np.array(read_splits(directory)["validation"])
     families = np.array(dataset.metadata.families)[np.searchsorted(dataset.metadata.slice_ids, slice_ids)]
     in_first = np.isin(families, np.unique(families)[::2])
-    pairs = [(found, record.mask) for record, found in predict_slices(predictor, dataset, slice_ids)]
+    pairs = [(probabilities, sample.mask) for sample, probabilities in predict_slices(predictor, dataset, slice_ids)]
     halves = [[pair for pair, chosen in zip(pairs, in_first == half, strict=True) if chosen] for half in (True, False)]
     fixed = Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
-    means = []
-    for decisions in ((fixed, fixed), (tune_postprocessing(halves[1])[0], tune_postprocessing(halves[0])[0])):
+    chosen = [tune_postprocessing(half)[0] for half in reversed(halves)]
+
+    def mean_dice(postprocessings: Sequence[Postprocessing]) -> float:
         dice = [
-            overlap.dice(overlap.count_overlap(decision.mask(found)[None], mask[None]))[0]
-            for decision, half in zip(decisions, halves, strict=True)
-            for found, mask in half
+            overlap.dice(overlap.count_overlap(postprocessing.mask(probabilities)[None], mask[None]))[0]
+            for postprocessing, half in zip(postprocessings, halves, strict=True)
+            for probabilities, mask in half
         ]
-        means.append(float(np.mean(dice)))
-    return means[0], means[1]
+        return float(np.mean(dice))
+
+    return mean_dice([fixed, fixed]), mean_dice(chosen)
 
 
 def _changed(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -121,78 +124,73 @@ def _changed(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> m
 
 
 def _copy_training(source: Path, target: Path) -> None:
-    # Whole or not at all; scores of the source are not the target's.
+    # Renamed when complete, so that a killed copy is not taken for a run. The scores are not the target's.
     unfinished = target.with_name(target.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("evaluation_*", "per_slice_*", "figures"))
     unfinished.rename(target)
 
 
-def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
-    """The difference in Dice, and its `slices`, on those that both have: variants can hold back other slices."""
-    shared = {score.slice_id for score in first} & {score.slice_id for score in second}
-    of_both = ([score for score in scores if score.slice_id in shared] for scores in (first, second))
-    return {"slices": len(shared), **compare_scores(*of_both)["dice"]}
-
-
 def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
+    """Writes README.md and ablation.json of all variants that are scored."""
     rows = {}
-    of_recipe = read_scores(directory / "recipe" / "per_slice_validation.csv")
+    recipe_scores = read_scores(directory / "recipe" / "per_slice_validation.csv")
     for name, changes in VARIANTS.items():
         run = directory / name
         if (run / "evaluation_validation.json").exists():
-            evaluation = json.loads((run / "evaluation_validation.json").read_text())
-            scores = read_scores(run / "per_slice_validation.csv")
+            evaluation = read_json(run / "evaluation_validation.json")
             rows[name] = {
                 "changes": dict(changes),
                 **{key: evaluation[key] for key in ("slices", "families", "dice", "dice_by_class", "share_missed")},
-                "difference": _compare_shared(of_recipe, scores),
+                "difference": _compare_shared(recipe_scores, read_scores(run / "per_slice_validation.csv")),
                 "trained_with": evaluation["trained_with"],
             }
     path = directory / "ablation.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if known.get("variants", {}).get("recipe") == rows["recipe"]:  # the same network
-        choice = known["choice_across_halves"]
+    before = read_json(path) if path.exists() else {}
+    if before.get("variants", {}).get("recipe") == rows["recipe"]:  # the same network
+        choice = before["choice_across_halves"]
     else:
         choice = dict(zip(("fixed", "chosen"), choice_across_halves(directory / "recipe"), strict=True))
-    found = {
+    report = {
         "config": json.loads(recipe.to_json()),
         "variants": rows,
         "choice_across_halves": choice,
         **describe_environment(devices=jax.local_device_count()),
     }
-    write_json(path, found)
-    (directory / "README.md").write_text(f"# Ablation\n\n{describe(found)}\n")
+    (directory / "README.md").write_text(f"# Ablation\n\n{_describe(report)}\n")
+    write_json(path, report)  # last: it says that both files are there
 
 
-def describe(found: Mapping[str, Any]) -> str:
-    """A sentence and a Markdown table of what ablation.json holds."""
-    config = ml_collections.ConfigDict(found["config"])
-    recipe, choice = found["variants"]["recipe"], found["choice_across_halves"]
-    lines = [
+def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
+    """Compares Dice on the slices that both have, and counts them: variants can hold back other slices."""
+    shared = {score.slice_id for score in first} & {score.slice_id for score in second}
+    pair = ([score for score in scores if score.slice_id in shared] for scores in (first, second))
+    return {"slices": len(shared), **compare_scores(*pair)["dice"]}
+
+
+def _describe(report: Mapping[str, Any]) -> str:
+    config = ml_collections.ConfigDict(report["config"])
+    recipe, choice = report["variants"]["recipe"], report["choice_across_halves"]
+    header = ("Variant", "What is changed", "Dice", "Difference", *(name.capitalize() for name in LABELS), "Missed")
+    rows = []
+    for name, row in report["variants"].items():
+        changes = ", ".join(f"`{field}={value}`" for field, value in row["changes"].items())
+        interval = row["difference"]["interval"]
+        difference = f"{row['difference']['difference']:+.3f}"
+        difference += f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
+        dice = f"**{row['dice']:.3f}**" + (f" ({row['slices']} slices)" if row["slices"] != recipe["slices"] else "")
+        classes = ("–" if value is None else f"{value:.3f}" for value in row["dice_by_class"].values())
+        missed = f"{row['share_missed']:.1%}"
+        rows.append((name, changes or "–", dice, difference if changes else "–", *classes, missed))
+    return (
         f"{describe_run(config)}, {config.train.epochs} epochs. Mean Dice of the {recipe['slices']} validation "
         f"slices ({recipe['families']} families), or of as many as a row says; the difference is to the first row, "
         "slice by slice on those of both, with its 95 % interval over families. The interval says what other families "
-        "would have given to these trained networks; "
-        "another seed moves them as well, and there is one. The learning rate was not tuned anew for any variant. "
+        "would have given to these trained networks; another seed moves them as well, and there is one. The learning "
+        "rate was not tuned anew for any variant. "
         f"Each network is that of its epoch of the lowest validation loss. Threshold {config.evaluation.threshold}; "
         "choosing threshold and smallest component on one half of the validation families and scoring the other gives "
-        f"the recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.",
-        "",
-        f"`{found['command']}`, commit {found['commit']}, {found['device']}, {found['cores']} cores, jax "
-        f"{found['versions']['jax']}.",
-        "",
-        "| Variant | What is changed | Dice | Difference | Meningioma | Glioma | Pituitary | Missed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in found["variants"].items():
-        changes = ", ".join(f"`{field}={value}`" for field, value in row["changes"].items()) or "–"
-        interval = row["difference"]["interval"]
-        difference = "–"
-        if row["changes"]:
-            difference = f"{row['difference']['difference']:+.3f}"
-            difference += f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
-        dice = f"**{row['dice']:.3f}**" + (f" ({row['slices']} slices)" if row["slices"] != recipe["slices"] else "")
-        classes = " | ".join("–" if one is None else f"{one:.3f}" for one in row["dice_by_class"].values())
-        lines.append(f"| {name} | {changes} | {dice} | {difference} | {classes} | {row['share_missed']:.1%} |")
-    return "\n".join(lines)
+        f"the recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.\n\n"
+        f"`{report['command']}`, commit {report['commit']}, {report['device']}, {report['cores']} cores, jax "
+        f"{report['versions']['jax']}.\n\n{markdown.table(header, rows)}"
+    )

@@ -1,4 +1,4 @@
-"""All folds: every slice of the dataset predicted exactly once, by a network that never saw its patient."""
+"""Cross-validation: every slice of the dataset is predicted once, by a network that never saw its patient."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import check_resumable, describe_run, read_config
 
 PROTOCOLS = ("official", "family")
-KEPT_OF_FOLD = (
+FOLD_KEYS = (
     "slices",
     "families",
     "dice",
@@ -41,7 +41,7 @@ KEPT_OF_FOLD = (
 
 
 def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[str, Any]:
-    """Trains and scores the five folds, or resumes where an earlier call stopped.
+    """Trains and scores the five folds, or resumes an earlier call.
 
     Args:
       config: see brainseg_jax/config.py; `split.fold` is set for each fold. Where `train.init_from` is the folder of
@@ -50,13 +50,13 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         figures/cv_scores.png.
 
     Returns:
-      What evaluation_cv.json holds.
+      The content of evaluation_cv.json.
 
     Raises:
       InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two splits, a start from
         a run that knows a fold's patients, or a directory with another run or with folds of another config.
     """
-    configs = {fold: _of_fold(config, fold) for fold in FOLDS}
+    configs = {fold: _select_fold(config, fold) for fold in FOLDS}
     metadata = Dataset.from_config(config.data).metadata
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
@@ -66,23 +66,23 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
             check_no_leakage(Path(init_from), configs[fold], splits, metadata)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", json.loads(config.to_json()))
-    for fold, of_fold in configs.items():
+    for fold, fold_config in configs.items():
         run = directory / f"fold_{fold}"
         evaluation = run / "evaluation_test.json"
-        if evaluation.exists() and _trained_alike(read_config(run), of_fold):
-            print(f"Fold {fold} is there already.")
+        if evaluation.exists() and _differ_only_in_place(read_config(run), fold_config):
+            print(f"Fold {fold} is done already.")
             continue
-        # Of fewer epochs, maybe.
+        # Scores of fewer epochs must not outlive a kill.
         evaluation.unlink(missing_ok=True)
         (directory / "evaluation_cv.json").unlink(missing_ok=True)
         print(f"Fold {fold}:")
-        train_and_evaluate(of_fold, run)
+        train_and_evaluate(fold_config, run)
         evaluate(run, split="test", output=run, examples=0)
     return join_folds(directory)
 
 
 def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
-    """The parts of every fold.
+    """Returns the splits of each fold.
 
     Raises:
       InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two splits of a fold, or a
@@ -93,8 +93,8 @@ def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> d
             f"config.split.protocol is {config.split.protocol!r}: cross-validation needs folds that keep patients "
             f"apart; set it to one of {', '.join(PROTOCOLS)}."
         )
-    splits = {fold: make_splits(metadata, **_of_fold(config, fold).split) for fold in FOLDS}
-    tested = Counter(int(slice_id) for of_fold in splits.values() for slice_id in of_fold["test"])
+    splits = {fold: make_splits(metadata, **_select_fold(config, fold).split) for fold in FOLDS}
+    tested = Counter(int(slice_id) for fold_splits in splits.values() for slice_id in fold_splits["test"])
     for slice_id in metadata.slice_ids.tolist():
         if tested[slice_id] != 1:
             raise InputError(
@@ -108,7 +108,7 @@ def join_folds(directory: Path) -> dict[str, Any]:
     """Writes evaluation_cv.json, per_slice_cv.csv and figures/cv_scores.png from the scored folds.
 
     Returns:
-      What evaluation_cv.json holds: the keys of evaluation_test.json over all slices, and `by_fold`.
+      The content of evaluation_cv.json: the keys of evaluation_test.json over all slices, and `by_fold`.
 
     Raises:
       InputError: a fold is not scored.
@@ -119,7 +119,7 @@ def join_folds(directory: Path) -> dict[str, Any]:
         scores += read_scores(run / "per_slice_test.csv")
         evaluation = json.loads((run / "evaluation_test.json").read_text())
         calibration = calibration.join(Calibration.parse(evaluation["calibration"]))
-        by_fold[str(fold)] = {key: evaluation[key] for key in KEPT_OF_FOLD}
+        by_fold[str(fold)] = {key: evaluation[key] for key in FOLD_KEYS}
     scores.sort(key=lambda score: score.slice_id)
     config = read_config(directory)
     summary = {
@@ -140,13 +140,13 @@ def join_folds(directory: Path) -> dict[str, Any]:
     return summary
 
 
-def _trained_alike(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
-    """Whether two configs differ at most in where the dataset lies."""
-    here, there = flatten(one.to_dict()), flatten(other.to_dict())
-    return {**here, "data.data_dir": ""} == {**there, "data.data_dir": ""}
+def _differ_only_in_place(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
+    """Returns whether two configs differ at most in the path of the dataset."""
+    first, second = flatten(one.to_dict()), flatten(other.to_dict())
+    return {**first, "data.data_dir": ""} == {**second, "data.data_dir": ""}
 
 
-def _of_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
+def _select_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
     result = ml_collections.ConfigDict(config.to_dict())
     result.split.fold = fold
     # Each fold of another cross-validation knows the patients of its own training split only.

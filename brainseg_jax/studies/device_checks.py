@@ -1,4 +1,4 @@
-"""Whether this device computes what it should: the first steps again, streamed, against the CPU; gradients in bf16."""
+"""Checks the results of a device: first steps repeated, streamed and on the CPU, and gradients by dtype."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,15 @@ from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import AXIS, make_mesh
 
-LEARNING_RATE = 1e-4  # of both networks: the losses are to stay near each other over the steps
+LEARNING_RATE = 1e-4  # low, so that rounding does not grow over the steps
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is computed.
+    """Sizes of the computation.
 
     Attributes:
-      networks: which.
+      networks: "unet" or "linknet".
       start_filters: of each network; None for the published ones.
       image_size: side of the images.
       batch_size: slices a step.
@@ -51,14 +51,14 @@ SIZES = {"full": Sizes(("unet", "linknet"), None, 128, 8, 8), "tiny": Sizes(("un
 
 @dataclass(frozen=True)
 class Check:
-    """What was measured, and what it may be.
+    """A measurement and its limit.
 
     Attributes:
       name: of the check.
       network: "unet" or "linknet".
-      measures: what `value` is.
-      value: the largest difference; None where it could not be measured here.
-      limit: the largest that passes.
+      measures: description of `value`.
+      value: the largest difference; None if it could not be measured here.
+      limit: the largest value that passes.
       why_not: why it could not be measured.
     """
 
@@ -71,24 +71,24 @@ class Check:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the value is within its limit, NaN never; None where there is none."""
+        """Whether the value is within its limit, which NaN is not; None without a value."""
         return None if self.value is None else self.value <= self.limit
 
 
 def run_checks(
-    sizes: Sizes, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None] = lambda found: None
+    sizes: Sizes, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None] = lambda report: None
 ) -> dict[str, Any]:
-    """Measures everything, on noise.
+    """Runs all checks on noise.
 
     Args:
-      sizes: how much.
-      log: told each check when it is done.
-      save: given what was found so far, again and again.
+      sizes: of the computation.
+      log: called with a line on each check.
+      save: called with the report so far after each check.
 
     Returns:
-      What checks.json holds.
+      The content of checks.json.
     """
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         **describe_environment(devices=jax.device_count()),
         "image_size": sizes.image_size,
         "batch_size": sizes.batch_size,
@@ -97,10 +97,10 @@ def run_checks(
     }
     for network in sizes.networks:
         for check in _check_network(network, sizes):
-            found["checks"].append({**vars(check), "passed": check.passed})
+            report["checks"].append({**vars(check), "passed": check.passed})
             log(_describe(check))
-            save(found)
-    return found
+            save(report)
+    return report
 
 
 def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
@@ -112,27 +112,27 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
         yield Check(f"{dtype} gradients", network, measures, float(difference), limit)
     losses, params = first_steps(network, sizes, mesh)
     other_losses, other_params = first_steps(network, sizes, mesh)
-    # NumPy's maximum, which keeps a NaN that Python's may lose.
+    # NumPy's maximum keeps a NaN, which Python's may lose.
     worst = float(np.max([_difference(losses, other_losses), _difference(params, other_params)]))
     yield Check("again", network, "largest relative difference of losses and parameters", worst, 0.0)
+    measures = "largest relative difference of losses"
     other_losses, _ = first_steps(network, sizes, mesh, loader_class=StreamingLoader)
-    yield Check("streamed", network, "largest relative difference of losses", _difference(losses, other_losses), 1e-3)
-    name, measures, limit = "against the CPU", "largest relative difference of losses at the highest precision", 1e-3
-    if jax.default_backend() == "cpu":
-        yield Check(name, network, measures, None, limit, "there is no other device")
-    else:
+    yield Check("streamed", network, measures, _difference(losses, other_losses), 1e-3)
+    value, why_not = None, "there is no other device"
+    if jax.default_backend() != "cpu":
         both = (first_steps(network, sizes, where, precision="highest")[0] for where in (mesh, cpu))
-        yield Check(name, network, measures, _difference(*both), limit)
+        value, why_not = _difference(*both), ""
+    yield Check("against the CPU", network, f"{measures} at the highest precision", value, 1e-3, why_not)
 
 
 def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None = None) -> np.ndarray:
-    """The gradient of the published loss at the start, of all parameters, (P,) float32.
+    """Computes the gradient of the published loss at the initial parameters, (P,) float32.
 
     Args:
       network: "unet" or "linknet".
       sizes: of the network and its batch.
       dtype: of the computation.
-      precision: of JAX's products and convolutions; None for its default, which on a GPU is less than float32 has.
+      precision: of JAX's products and convolutions; None for its default, which on a GPU is below float32.
     """
     model = create_model(_config(network, sizes, dtype).model)
     images, masks = unpack(_noise(sizes))
@@ -144,8 +144,8 @@ def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None =
 
     with jax.default_matmul_precision(precision):
         variables = dict(jax.jit(model.init)(jax.random.key(0), images))
-        found = jax.jit(jax.grad(mean_loss))(variables.pop("params"), variables)
-    return _flat(found)
+        gradient = jax.jit(jax.grad(mean_loss))(variables.pop("params"), variables)
+    return _flatten(gradient)
 
 
 def first_steps(
@@ -156,13 +156,13 @@ def first_steps(
     loader_class: Callable[[PackedSlices, Mesh], SliceLoader] = DeviceLoader,
     precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trains for a few steps by the code that train.py runs, compiled anew.
+    """Trains for a few steps by the code of train.py, compiled anew.
 
     Args:
       network: "unet" or "linknet".
       sizes: of the network, its batches and how many.
       mesh: the devices.
-      loader_class: whether slices wait on the device or are streamed.
+      loader_class: whether the slices are on the device or streamed.
       precision: see `gradients`.
 
     Returns:
@@ -172,20 +172,20 @@ def first_steps(
     config.optimizer.learning_rate = LEARNING_RATE
     config.augmentation.update({"flip": 0.5, "noise": 0.05})
     with _without_cache(), jax.default_matmul_precision(precision):
-        # Parameters drawn on the CPU, whatever device the steps run on: the same everywhere.
+        # Drawn on the CPU, the parameters are the same whatever device the steps run on.
         with jax.default_device(jax.devices("cpu")[0]):
             training = setup_training(config, steps_per_epoch=sizes.steps, mesh=mesh)
         slices = _noise(sizes)
         batches = epoch_batches(seed=0, epoch=1, slices=len(slices.images), batch_size=sizes.batch_size)
         loader = loader_class(slices, mesh)
         state, metrics = run_epoch(training.train_step, training.state, loader, batches, steps_per_call=1)
-    return metrics.loss / metrics.slices, _flat(state.params)
+    return metrics.loss / metrics.slices, _flatten(state.params)
 
 
-def write_checks(found: Mapping[str, Any], folder: Path) -> None:
+def write_checks(report: Mapping[str, Any], folder: Path) -> None:
     """Writes checks.json and README.md; the folder is made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "checks.json", found)
+    write_json(folder / "checks.json", report)
     header = ("Network", "Check", "Measured", "Value", "Limit", "Passed")
     rows = [
         (
@@ -196,12 +196,13 @@ def write_checks(found: Mapping[str, Any], folder: Path) -> None:
             f"{check['limit']:.0e}",
             {True: "yes", False: "**no**", None: f"not checked: {check['why_not']}"}[check["passed"]],
         )
-        for check in found["checks"]
+        for check in report["checks"]
     ]
     (folder / "README.md").write_text(
-        f"# Checks on {found['device']}\n\nWritten by `{found['command']}` at commit {found['commit']}, jax "
-        f"{found['versions']['jax']}: the first {found['steps']} training steps on noise, "
-        f"{found['image_size']}×{found['image_size']}, batch {found['batch_size']}.\n\n{markdown.table(header, rows)}\n"
+        f"# Checks on {report['device']}\n\nWritten by `{report['command']}` at commit {report['commit']}, jax "
+        f"{report['versions']['jax']}: the first {report['steps']} training steps on noise, "
+        f"{report['image_size']}×{report['image_size']}, batch {report['batch_size']}.\n\n"
+        f"{markdown.table(header, rows)}\n"
     )
 
 
@@ -220,18 +221,18 @@ def _noise(sizes: Sizes) -> PackedSlices:
     return pack(images, images > 0.9)
 
 
-def _flat(tree: Any) -> np.ndarray:
+def _flatten(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))])
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, by the largest value: NaN where one is."""
+    """Computes the largest difference relative to the largest value; NaN if one is."""
     return float(np.abs(one - other).max() / np.abs(one).max())
 
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-    """Has XLA compile anew, which is where a GPU may choose other kernels, instead of reading its cache."""
+    """Makes XLA compile anew, where a GPU may choose other kernels, instead of reading its cache."""
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
