@@ -1,6 +1,7 @@
 """Reproduces all results: `python scripts/reproduce.py --data_dir=data --out=runs/reproduction --minutes=25`."""
 
 import importlib.util
+import itertools
 import math
 import os
 import subprocess
@@ -67,18 +68,13 @@ def main() -> None:
             _make_phantoms(runner, data_dir)
         all_jobs = list(jobs.list_jobs(tiny=TINY.value, dataset=dataset, data_dir=data_dir, directory=directory))
 
-        def write_summary() -> None:
+        chosen = [job for job in all_jobs if not STAGES.value or job.stage in STAGES.value]
+        minutes = dict.fromkeys(jobs.STAGES, TINY_STAGE_MINUTES) if TINY.value else jobs.STAGES
+        stages = runner.run(chosen, minutes=minutes, missing=_find_missing(environment))
+        for _ in itertools.chain(stages, ["end"]):  # also when nothing is left to run
             table = results.summary_table(all_jobs, runner.progress, runner.results)
             (runner.results / "summary.md").write_text(f"{table}\n")
             print(f"\n{table}\n", flush=True)
-
-        runner.run(
-            [job for job in all_jobs if not STAGES.value or job.stage in STAGES.value],
-            minutes=dict.fromkeys(jobs.STAGES, TINY_STAGE_MINUTES) if TINY.value else jobs.STAGES,
-            missing=_find_missing(environment),
-            after_stage=write_summary,
-        )
-        write_summary()
         print(f"{(time.time() - started) / 60:.1f} minutes; results in {runner.results}")
         if failed := [name for name, entry in runner.progress.items() if entry["outcome"] == "failed"]:
             raise InputError(f"{', '.join(failed)} failed: see the table above and {runner.state / 'logs'}.")

@@ -46,7 +46,7 @@ def make_job(runner, name, seconds, **options):
 def run(runner, *jobs, minutes=None, missing=None):
     """Runs jobs of stages "0" and "1", of a minute each if not given; the outcome of each job."""
     minutes = minutes or {"0": 1, "1": 1}
-    runner.run(jobs, minutes=minutes, missing=missing or {}, after_stage=lambda: None)
+    list(runner.run(jobs, minutes=minutes, missing=missing or {}))
     return {name: entry["outcome"] for name, entry in runner.progress.items()}
 
 

@@ -12,10 +12,11 @@ from brainseg_jax.utils import markdown
 from brainseg_jax.utils.files import read_json
 
 ABLATION_FILES = ("README.md", "ablation.json")
-# Files of each finished fold or variant, by the result of the job; the last one says that the part is complete.
-PART_FILES = {
-    "evaluation_cv.json": RUN_FILES,
-    "ablation.json": tuple(name.replace("_test", "_validation") for name in RUN_FILES),
+VARIANT_FILES = tuple(name.replace("_test", "_validation") for name in RUN_FILES)
+# Files of the parts of a result (folds, variants) by its name and by the pattern of a part's last file.
+PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "evaluation_cv.json": {f"*/{RUN_FILES[-1]}": RUN_FILES},
+    "ablation.json": {f"*/{VARIANT_FILES[-1]}": VARIANT_FILES, ABLATION_FILES[-1]: ABLATION_FILES},
 }
 TARGET_DICE = 0.70  # of validation; the summary says how long a run takes to reach it
 MERGEABLE = "full, figshare"  # miniatures and phantom slices are no results
@@ -23,28 +24,23 @@ MERGEABLE = "full, figshare"  # miniatures and phantom slices are no results
 
 def save_job(job: Job, workdir: Path, results: Path) -> None:
     """Copies the result of a job, and its finished parts, from its workdir to the folder of all results."""
-    for part in _finished_parts(job.result, workdir):
-        copy_files(part, results / job.name / part.name, PART_FILES[job.result])
-    if (workdir / job.result).exists():  # checks and benchmark write to the results themselves
-        if job.result == "ablation.json":
-            copy_files(workdir, results / job.name, ABLATION_FILES)
-        else:
-            save_run(workdir, results)
+    _copy_parts(job, workdir, results / job.name, overwrite=True)
+    # An ablation is all parts; checks and benchmark write to the results themselves.
+    if job.result in ("evaluation_test.json", "evaluation_cv.json") and (workdir / job.result).exists():
+        save_run(workdir, results)
 
 
 def restore_job(job: Job, workdir: Path, results: Path) -> None:
     """Copies saved parts back to a workdir that lacks them, as that of another machine does."""
-    folder = results / job.name
-    for part in _finished_parts(job.result, folder):
-        names = PART_FILES[job.result]
-        if not (workdir / part.name / names[-1]).exists():
-            copy_files(part, workdir / part.name, names)
-    if job.result == "ablation.json" and (folder / job.result).exists() and not (workdir / job.result).exists():
-        copy_files(folder, workdir, ABLATION_FILES)
+    _copy_parts(job, results / job.name, workdir, overwrite=False)
 
 
-def _finished_parts(result: str, folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob(f"*/{PART_FILES[result][-1]}")) if result in PART_FILES else []
+def _copy_parts(job: Job, source: Path, target: Path, *, overwrite: bool) -> None:
+    for pattern, names in PARTS.get(job.result, {}).items():
+        for path in sorted(source.glob(pattern)):
+            folder = target / path.parent.relative_to(source)
+            if overwrite or not (folder / path.name).exists():
+                copy_files(path.parent, folder, names)
 
 
 def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]], results: Path) -> str:
@@ -68,8 +64,7 @@ def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]]
 def describe_result(result: str, folder: Path) -> str:
     """Returns one line about a job's folder of results; `result` is the file that completes it."""
     if not (folder / result).exists():
-        parts = _finished_parts(result, folder) if result == "evaluation_cv.json" else []
-        dice = [f"{read_json(part / 'evaluation_test.json')['dice']:.3f}" for part in parts]
+        dice = [f"{read_json(path)['dice']:.3f}" for path in sorted(folder.glob("fold_*/evaluation_test.json"))]
         return f"{len(dice)} of 5 folds: {', '.join(dice)}" if dice else "–"
     content = read_json(folder / result)
     if result == "checks.json":

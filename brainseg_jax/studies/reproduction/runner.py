@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,50 +37,41 @@ class Runner:
           environment: additional variables of all commands.
         """
         self.results, self.state = directory / "results", directory / "state"
-        self.progress: dict[str, dict[str, Any]] = {}
-        self._repository, self._environment = repository, dict(environment)
+        self._repository, self._environment = repository, environment
         self._grace = min(GRACE_SECONDS, 0.05 * seconds)
         self._deadline = started + seconds - self._grace
         self._path = self.results / "progress.json"
-        if self._path.exists():
-            self.progress = json.loads(self._path.read_text())
+        self.progress: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        minutes: Mapping[str, float],
-        missing: Mapping[str, str],
-        after_stage: Callable[[], None],
-    ) -> None:
+    def run(self, jobs: Sequence[Job], *, minutes: Mapping[str, float], missing: Mapping[str, str]) -> Iterator[str]:
         """Runs the jobs that are not done: each stage for its minutes, then all that is left for the rest of the time.
 
         Args:
           jobs: in order of value.
           minutes: of each stage.
           missing: by "gpu" or "torch", if the machine lacks it, the message that says so.
-          after_stage: called after each stage in which a job ran.
+
+        Yields:
+          Each stage in which a job ran.
         """
         failed: set[str] = set()
         # Without a time limit no stage has to wait for its turn.
         for limited in (False,) if math.isinf(self._deadline) else (True, False):
             for stage in dict.fromkeys(job.stage for job in jobs):
                 end = min(self._deadline, time.time() + minutes[stage] * 60) if limited else self._deadline
-                ran = False
+                outcomes = {}
                 for job in jobs:
                     if job.stage == stage and job.name not in failed and self._can_run(job, end, missing):
-                        ran = True
-                        self._run_job(job, end)
-                        if self._outcome(job.name) == "failed":
-                            failed.add(job.name)
-                if ran:
-                    after_stage()
+                        outcomes[job.name] = self._run_job(job, end)
+                failed |= {name for name, outcome in outcomes.items() if outcome == "failed"}
+                if outcomes:
+                    yield stage
 
     def _outcome(self, name: str) -> str:
         return self.progress.get(name, {}).get("outcome", "")
 
     def _can_run(self, job: Job, end: float, missing: Mapping[str, str]) -> bool:
-        """Returns whether the job is not done and nothing is in its way; records the reason otherwise."""
+        """Returns whether the job is not done and nothing is in its way; otherwise records what is."""
         if self._outcome(job.name) == "done" and (self.results / job.name / job.result).exists():
             return False
         reasons = [missing[need] for need in job.needs if need in missing]
@@ -96,7 +87,7 @@ class Runner:
             self._record(job, "skipped", 0.0, reasons[0])
         return not reasons
 
-    def _run_job(self, job: Job, end: float) -> None:
+    def _run_job(self, job: Job, end: float) -> str:
         workdir, started = self.state / job.name, time.time()
         if job.restarts:
             shutil.rmtree(workdir, ignore_errors=True)
@@ -111,17 +102,12 @@ class Runner:
         seconds = time.time() - started
         self._record(job, outcome, seconds, reason)
         print(f"{job.stage}: {job.name} {outcome} after {seconds:.0f} s {reason}".rstrip(), flush=True)
+        return outcome
 
     def run_script(
         self, command: Sequence[str], name: str, *, end: float = math.inf, environment: Mapping[str, str] | None = None
     ) -> tuple[str, str]:
-        """Runs a script until it ends or the time is over.
-
-        Args:
-          command: a script of the repository and its flags.
-          name: of the log.
-          end: when it is stopped, as `time.time`.
-          environment: variables beside those of all commands.
+        """Runs a script of the repository until it ends or until `end`, as `time.time`; `name` is that of its log.
 
         Returns:
           The outcome ("done", "stopped" or "failed") and the reason.
