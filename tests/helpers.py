@@ -47,7 +47,7 @@ def latest_state(directory, config):
 
 
 def rows_of(directory):
-    rows = [json.all_step_batches(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
