@@ -1,1 +1,1 @@
-"""Phantoms: phantom slices in the form of the figshare dataset."""
+"""Generates phantom slices in the format of the figshare dataset."""

@@ -1,8 +1,7 @@
-"""Synthetic head slices with tumours, in the layout in which figshare publishes the real ones.
+"""Generates synthetic head slices with tumours, in the file format of the figshare dataset.
 
-The project's embedded dataset: images that look enough like contrast-enhanced T1 slices to train on, to test with and
-to show, and that anybody may pass on. They are drawings (`phantom_anatomy.py`), no person's data, and say nothing about
-how well a network does on patients. All is a function of (patients, seed, size).
+The slices resemble contrast-enhanced T1 images closely enough for tests and demonstrations. They contain no person's
+data and may be redistributed; scores on them say nothing about patients. The same arguments give the same slices.
 """
 
 import contextlib
@@ -23,11 +22,10 @@ from brainseg_jax.data.phantom.anatomy import (
     PITUITARY,
     Head,
     Tumour,
-    draw_section,
     random_head,
     random_tumour,
-    tumour_areas,
 )
+from brainseg_jax.data.phantom.rendering import draw_section, tumour_areas
 from brainseg_jax.data.phantom.solids import Field
 from brainseg_jax.errors import InputError
 
@@ -37,18 +35,18 @@ FOLDS = 5
 MIN_PATIENTS = 10
 MIN_SIZE = 64
 
-# Scanners acquire some 256 lines and interpolate; so do we, which also makes drawing four times cheaper.
+# Scanners acquire about 256 lines and interpolate. Doing the same also renders four times faster.
 ACQUIRED_SIZE = 256
 
-# How often successive persons with a glioma were examined.
+# Number of examinations of successive persons with a glioma.
 VISITS = (2, 1, 1, 1, 3, 1, 1)
 
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # which coordinate is constant in a view
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the coordinate that is constant in a view
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """How a patient lies in the scanner, and which view is taken."""
+    """The view and the patient's position in the scanner."""
 
     view: str  # a key of AXES
     rotation: NDArray[np.float64]  # (3, 3)
@@ -56,11 +54,11 @@ class Camera:
     field_of_view: float  # millimetres
 
     def plane(self, depth: float, size: int) -> Field:
-        """Points of the slice at `depth` millimetres along the view's axis: float32 (3, size, size)."""
+        """Returns the points of the slice at `depth` mm along the view's axis: float32 (3, size, size)."""
         steps = ((np.arange(size) + 0.5) / size - 0.5) * self.field_of_view
         across, down = np.meshgrid(steps, steps)
         constant = np.full_like(across, depth)
-        # Upright: the nose is up in an axial slice and left in a sagittal one, the top of the head up in the others.
+        # The nose points up in axial slices and left in sagittal ones; elsewhere the top of the head is up.
         places = {
             "axial": (across, -12 - down, constant),
             "coronal": (across, constant, -14 - down),
@@ -69,15 +67,15 @@ class Camera:
         return (np.tensordot(self.rotation, np.stack(places), 1) + self.shift[:, None, None]).astype(np.float32)
 
     def depth(self, point: NDArray[np.float64]) -> float:
-        """The depth of the slice that goes through a point (3,)."""
+        """Returns the depth of the slice through a point (3,)."""
         return float((self.rotation.T @ (point - self.shift))[AXES[self.view]])
 
 
 def random_camera(rng: np.random.Generator, view: str) -> Camera:
-    """A patient never lies quite straight."""
+    """Draws a slightly tilted and shifted position of the head."""
     rotation = np.eye(3)
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        # Nodding, the turn in the sagittal plane, is the least restrained.
+        # Heads nod (turn in the sagittal plane) more than they turn otherwise.
         angle = np.radians(rng.normal(0, 6 if (first, second) == (1, 2) else 3))
         turn = np.eye(3)
         turn[[first, second], [first, second]] = np.cos(angle)
@@ -87,7 +85,7 @@ def random_camera(rng: np.random.Generator, view: str) -> Camera:
 
 
 def slice_depths(head: Head, tumour: Tumour, camera: Camera, count: int) -> NDArray[np.float64]:
-    """Depths of `count` slices that the tumour fills enough to be outlined, evenly spaced: float64 (count,)."""
+    """Returns evenly spaced depths of `count` slices in which the tumour is large enough: float64 (count,)."""
     middle = camera.depth(np.multiply(tumour.centre, head.scale))
     offsets = np.linspace(-1.2, 1.2, 13) * max(tumour.radii)
     areas = np.array(tumour_areas(head, tumour, (camera.plane(middle + offset, 48) for offset in offsets)))
@@ -98,7 +96,7 @@ def slice_depths(head: Head, tumour: Tumour, camera: Camera, count: int) -> NDAr
 
 
 def expose(rng: np.random.Generator, intensity: Field, plane: Field, noise: float) -> Field:
-    """Uneven coil sensitivity and Rician noise: float32 (H, W) → (H, W)."""
+    """Applies an uneven coil sensitivity and Rician noise: float32 (H, W) → (H, W)."""
     rows, columns = (np.linspace(-1, 1, length, dtype=np.float32) for length in intensity.shape)
     slope = rng.normal(0, 0.12, 5).astype(np.float32)
     bias = np.exp(
@@ -112,22 +110,22 @@ def expose(rng: np.random.Generator, intensity: Field, plane: Field, noise: floa
 
 
 def enlarge(image: Field, size: int) -> Field:
-    """Bilinear interpolation: (H, W) → (size, size)."""
+    """Enlarges by bilinear interpolation: (H, W) → (size, size)."""
     if image.shape[0] == size:
         return image
     return ndimage.zoom(image, size / image.shape[0], order=1, mode="nearest", grid_mode=True)
 
 
 def draw_patient(
-    rng: np.random.Generator, *, head: Head, tumour: Tumour, count: int, size: int = 512
+    rng: np.random.Generator, *, head: Head, tumour: Tumour, count: int, size: int
 ) -> list[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
-    """The slices of one examination.
+    """Draws the slices of one examination.
 
     Args:
-      rng: decides the view, the patient's position, the exposure and the noise.
-      head: the person.
-      tumour: the person's tumour.
-      count: number of slices; about a third of the examinations take the last three of them in another view.
+      rng: draws the views, the positions, the exposure and the noise.
+      head: the patient's head.
+      tumour: the patient's tumour.
+      count: number of slices; in about a third of the examinations the last three are in another view.
       size: height and width of the images.
 
     Returns:
@@ -151,11 +149,11 @@ def draw_patient(
 
 @dataclasses.dataclass(frozen=True)
 class _Patient:
-    """One patient id, before anything is drawn."""
+    """Plan of the slices of one patient id."""
 
     kind: int
-    nth: int  # person among those with this kind of tumour
-    visit: int  # a person who came again has a patient id for every visit
+    nth: int  # index of the person among those with this kind of tumour
+    visit: int  # index of the visit; every visit of a person has its own patient id
     fold: int
     count: int  # slices
 
@@ -163,17 +161,17 @@ class _Patient:
     def patient_id(self) -> str:
         if self.kind != GLIOMA:
             return f"{910000 + 20000 * (self.kind == PITUITARY) + self.nth}"
-        if self.nth % len(VISITS) == 3:  # a few gliomas go by a bare number, too
+        if self.nth % len(VISITS) == 3:  # some gliomas have a plain number
             return f"{950000 + self.nth}"
         return f"MR{900000 + self.nth}{('', 'B', 'C')[self.visit]}"
 
 
 def _plan(patients: int, seed: int) -> list[_Patient]:
-    """Who the patients are; their slices get ids in this order."""
+    """Plans the patients, in the order of their slices' ids."""
     rng = np.random.default_rng(seed)
     gliomas, meningiomas = round(0.4 * patients), round(0.3 * patients)
     counts = {GLIOMA: gliomas, MENINGIOMA: meningiomas, PITUITARY: patients - gliomas - meningiomas}
-    # Dealt like cards, kind after kind: folds are equal in ids and in kinds, and a person's visits fall apart.
+    # Folds take turns: each gets as many ids of each kind, and the visits of a person are in different folds.
     folds = itertools.cycle(int(fold) for fold in rng.permutation(FOLDS) + 1)
     plan = []
     for kind, count in counts.items():
@@ -185,36 +183,37 @@ def _plan(patients: int, seed: int) -> list[_Patient]:
 
 
 def _examine(patient: _Patient, seed: int, size: int) -> list[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
-    """Draws a patient's slices; the visits of one person show one head."""
+    """Draws the slices of a patient id; all visits of a person show the same head."""
     person = np.random.default_rng((seed, patient.kind, patient.nth))
     head = random_head(person)
-    # One person of three has a tumour that is hard to see, in turn, so that a few patients hold some already.
+    # A third of the tumours is faint or small, at regular intervals, so that few patients suffice to include some.
     tumour = random_tumour(person, patient.kind, faint=patient.nth % 6 == 1, small=patient.nth % 6 == 3)
-    breadth, length, height = np.multiply(tumour.radii, (1.0, 1.2, 0.85)[patient.visit])  # it grows, and is treated
+    breadth, length, height = np.multiply(tumour.radii, (1.0, 1.2, 0.85)[patient.visit])  # it grows, then shrinks
     tumour = dataclasses.replace(tumour, radii=(breadth, length, height))
     rng = np.random.default_rng((seed, patient.kind, patient.nth, patient.visit + 1))
     return draw_patient(rng, head=head, tumour=tumour, count=patient.count, size=size)
 
 
 def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator[tuple[RawSlice, int]]:
-    """Draws slices of synthetic patients, one after the other.
+    """Yields slices of synthetic patients.
 
     Args:
-      patients: number of patient ids, 10 to about 380; four in ten have a glioma, three each of the others.
-      seed: not negative; another seed draws other people.
+      patients: number of patient ids, 10 to about 380; 40 % have a glioma, 30 % each of the other tumours.
+      seed: at least 0; determines the patients.
       size: height and width of the images, at least 64.
 
     Yields:
-      (slice, fold): slices in the order of their ids, 6 to 10 of a patient in a row, ids spread over 1..3064; fold is
-      1..5 and the same for all slices of a patient id.
+      (slice, fold), by ascending slice id within 1..3064; each patient id has 6 to 10 slices, all in one fold 1..5.
 
     Raises:
-      InputError: if an argument is out of range.
+      InputError: an argument is out of range.
     """
     if patients < MIN_PATIENTS:
-        raise InputError(f"phantom patients must be at least {MIN_PATIENTS}, not {patients}: ask for more patients.")
+        raise InputError(
+            f"The number of phantom patients must be at least {MIN_PATIENTS}, not {patients}: ask for more patients."
+        )
     if seed < 0:
-        raise InputError(f"The phantom seed must not be negative, but is {seed}.")
+        raise InputError(f"The phantom seed must not be negative, but is {seed}: set it to 0 or more.")
     if size < MIN_SIZE:
         raise InputError(f"The phantom size must be at least {MIN_SIZE} pixels, not {size}: ask for larger images.")
     plan = _plan(patients, seed)
@@ -230,16 +229,16 @@ def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator
 
 
 def write_archives(out_dir: Path, *, patients: int, seed: int = 0, size: int = 512) -> None:
-    """Writes `phantom_slices` as figshare publishes the real ones; the same arguments write the same bytes.
+    """Writes phantom slices in the files of the figshare dataset; the same arguments write the same bytes.
 
     Writes brainTumorDataPublic_{1-766,767-1532,1533-2298,2299-3064}.zip with the <id>.mat files, and cvind.mat with a
-    fold for every id from 1 to 3064, drawn or not. `out_dir` is made if missing; its files of these names are replaced.
+    fold for every id from 1 to 3064, used or not. `out_dir` is made if missing; existing files are overwritten.
 
     Raises:
-      InputError: as `phantom_slices`.
+      InputError: see `phantom_slices`.
     """
     slices = phantom_slices(patients=patients, seed=seed, size=size)
-    first = next(slices)  # finds wrong arguments before a file is touched
+    first = next(slices)  # raises for wrong arguments before any file is written
     folds = np.arange(SLICE_IDS) % FOLDS + 1
     out_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -250,6 +249,6 @@ def write_archives(out_dir: Path, *, patients: int, seed: int = 0, size: int = 5
         for slice_, fold in itertools.chain([first], slices):
             folds[slice_.slice_id - 1] = fold
             (archive,) = (archive for ids, archive in archives.items() if slice_.slice_id in ids)
-            # The date would be today's otherwise.
+            # A fixed date keeps the bytes the same.
             archive.writestr(zipfile.ZipInfo(f"{slice_.slice_id}.mat", (2017, 4, 1, 0, 0, 0)), write_slice(slice_))
     (out_dir / "cvind.mat").write_bytes(write_folds(folds))

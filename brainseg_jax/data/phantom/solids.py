@@ -1,6 +1,7 @@
-"""Solids and random fields, of which the phantom's anatomy is made.
+"""Defines the solids and random fields of which the phantom's anatomy consists.
 
-A solid is the signed distance to its surface in millimetres, negative inside: float32 (H, W) for points (3, H, W).
+A solid is given by the signed distance to its surface in millimetres, negative inside: float32 (H, W) for points
+(3, H, W).
 """
 
 import dataclasses
@@ -9,29 +10,29 @@ import itertools
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Field = NDArray[np.floating]  # float32 throughout; said loosely, for NumPy types no arithmetic so narrowly
+Field = NDArray[np.floating]  # float32; NumPy's stubs do not infer it through arithmetic
 
-FAR = 99.0  # a distance in mm at which nothing shows
+FAR = 99.0  # mm; a solid so far away is invisible
 
 
 def column(vector: ArrayLike) -> Field:
-    """(3,) → (3, 1, 1), to calculate with points."""
+    """Reshapes (3,) to (3, 1, 1), to broadcast with points."""
     return np.asarray(vector, np.float32)[:, None, None]
 
 
 def norm(vectors: Field) -> Field:
-    """(3, H, W) → (H, W)."""
+    """Computes Euclidean norms: (3, H, W) → (H, W)."""
     return np.sqrt(vectors[0] * vectors[0] + vectors[1] * vectors[1] + vectors[2] * vectors[2])
 
 
 def out_of_reach(points: Field, low: ArrayLike, high: ArrayLike) -> bool:
-    """Whether a box (its two corners) lies so far off the plane that no solid inside it shows."""
+    """Returns whether a box is so far from all points that a solid inside it is invisible."""
     sparse = points[:, ::8, ::8].reshape(3, -1)
     return bool(np.any(sparse.max(1) < np.subtract(low, 25)) or np.any(sparse.min(1) > np.add(high, 25)))
 
 
 def ellipsoid(points: Field, centre: ArrayLike, radii: ArrayLike) -> Field:
-    """Approximate signed distance to an ellipsoid, exact at its surface: (3, H, W) → (H, W)."""
+    """Computes the signed distance to an ellipsoid, approximate off its surface: (3, H, W) → (H, W)."""
     if out_of_reach(points, np.subtract(centre, radii), np.add(centre, radii)):
         return np.full(points.shape[1:], FAR, np.float32)
     scaled = (points - column(centre)) / column(radii)
@@ -41,7 +42,7 @@ def ellipsoid(points: Field, centre: ArrayLike, radii: ArrayLike) -> Field:
 
 
 def rod(points: Field, *knots: tuple[float, float, float, float]) -> Field:
-    """Signed distance to a chain of straight pieces through knots (x, y, z, radius): (3, H, W) → (H, W)."""
+    """Computes the signed distance to a chain of rods through knots (x, y, z, radius): (3, H, W) → (H, W)."""
     distance = np.full(points.shape[1:], FAR, np.float32)
     corners = np.array(knots)[:, :3]
     if out_of_reach(points, corners.min(0), corners.max(0)):
@@ -56,37 +57,37 @@ def rod(points: Field, *knots: tuple[float, float, float, float]) -> Field:
 
 
 def join(first: Field, second: Field, blend: float) -> Field:
-    """Union of two solids, their seam rounded over `blend` millimetres."""
+    """Unites two solids and rounds their seam over `blend` millimetres."""
     overlap = np.maximum(blend - np.abs(first - second), 0)
     return np.minimum(first, second) - overlap * overlap / (4 * blend)
 
 
 def cut(first: Field, second: Field, blend: float) -> Field:
-    """Intersection of two solids, its edge rounded over `blend` millimetres."""
+    """Intersects two solids and rounds the edge over `blend` millimetres."""
     return -join(-first, -second, blend)
 
 
 @dataclasses.dataclass(frozen=True)
 class Waves:
-    """A smooth random field of unit variance: plane waves of about one wavelength in random directions."""
+    """A smooth random field of unit variance: a sum of plane waves of similar wavelength in random directions."""
 
     vectors: Field  # (waves, 3), radians per millimetre
     phases: Field  # (waves,)
 
     @classmethod
     def random(cls, rng: np.random.Generator, wavelength: float, count: int) -> "Waves":
-        """Draws `count` waves with lengths about `wavelength`, in millimetres."""
+        """Draws `count` waves with wavelengths near `wavelength`, in millimetres."""
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths = 2 * np.pi / (wavelength * rng.uniform(0.8, 1.25, (count, 1)))
         return cls((directions * lengths).astype(np.float32), rng.uniform(0, 2 * np.pi, count).astype(np.float32))
 
     def __call__(self, points: Field) -> Field:
-        """(3, H, W) → (H, W)."""
+        """Evaluates the field: (3, H, W) → (H, W)."""
         angles = np.tensordot(self.vectors, points, 1) + self.phases[:, None, None]
         return np.cos(angles, out=angles).sum(0) * np.float32((2 / len(self.phases)) ** 0.5)
 
 
 def mirror(points: Field) -> Field:
-    """Both halves laid on one, to draw what comes in pairs: (3, H, W) → (3, H, W)."""
+    """Takes the absolute value of x, so that one solid describes a pair: (3, H, W) → (3, H, W)."""
     return np.concatenate([np.abs(points[:1]), points[1:]])
