@@ -1,7 +1,7 @@
-"""Finds the dataset's files in a folder, whichever way they were fetched, and downloads them.
+"""Downloads the dataset's files, finds them in a folder and reads their slices.
 
-A folder holds the dataset as the four zips that figshare publishes, as the one zip of the whole article with the four
-inside it, or as unzipped `.mat` files; beside them or inside, `cvind.mat`. Part of the dataset is fine.
+The folder may hold the four zips that figshare publishes, the zip of the whole article with the four inside, or
+unzipped `.mat` files, together with `cvind.mat`. A part of the dataset is enough.
 """
 
 import collections
@@ -29,7 +29,7 @@ DOWNLOAD_URL = "https://ndownloader.figshare.com/files/{figshare_id}"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of the figshare article: its name, figshare's id of it and the MD5 that figshare publishes."""
+    """A file of the figshare article with figshare's id and MD5."""
 
     name: str
     figshare_id: int
@@ -51,7 +51,7 @@ _PACK_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
 
 @dataclass(frozen=True)
 class RawSliceFile:
-    """Where one `<id>.mat` lies.
+    """Location of one `<id>.mat` file.
 
     Attributes:
       slice_id: the id in its name.
@@ -69,7 +69,7 @@ class RawSliceFile:
 
     @property
     def name(self) -> str:
-        """Where the file lies, for messages."""
+        """The location as text, for messages."""
         return "/".join(part for part in (str(self.path), self.pack, self.member) if part)
 
 
@@ -79,8 +79,8 @@ class Source:
 
     Attributes:
       slices: the slice files, by id.
-      folds: (n,) official fold of slice id at entry id-1.
-      fingerprint: SHA-256 over ids, their checksums and their folds: the same for the same content, however packed.
+      folds: (n,) official folds; entry i-1 belongs to the slice with id i.
+      fingerprint: SHA-256 of ids, checksums and folds; it does not depend on the packing.
       changed_files: files with a published name whose MD5 is not the published one.
     """
 
@@ -90,7 +90,7 @@ class Source:
     changed_files: tuple[str, ...]
 
     def fold_of(self, slice_id: int) -> int:
-        """The official fold, 1..5, of a slice."""
+        """Returns the official fold, 1..5, of a slice."""
         return int(self.folds[slice_id - 1])
 
 
@@ -147,9 +147,9 @@ def read_slices(
     """Reads and validates slices, in the order of `files`.
 
     Args:
-      files: which.
-      readers: other processes that read; None for this one.
-      ahead: how many times 64 slices are read before they are asked for, where there are readers.
+      files: files of the slices.
+      readers: processes that read; None reads in this process.
+      ahead: number of chunks of 64 slices that the readers read in advance.
 
     Raises:
       InputError: see `mat_file.read_slice`; or a reader was killed.
@@ -165,7 +165,7 @@ def read_slices(
             yield from running.popleft().result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise InputError(
-                "A process that read slices was killed, likely for want of memory: free some, try again."
+                "A process that read slices was killed, probably because memory ran out: free some and try again."
             ) from error
         if index + ahead < len(chunks):
             running.append(readers.submit(_read_chunk, chunks[index + ahead]))
@@ -173,7 +173,7 @@ def read_slices(
 
 @contextlib.contextmanager
 def reading_processes(count: int) -> Iterator[concurrent.futures.Executor]:
-    """Processes for `read_slices`, ended with the context; new ones, not copies of this one and its threads.
+    """Starts processes for `read_slices` and ends them with the context; they are spawned, not forked.
 
     The program's main part must be guarded by `if __name__ == "__main__":`, as Python's multiprocessing asks.
     """
@@ -185,10 +185,10 @@ def reading_processes(count: int) -> Iterator[concurrent.futures.Executor]:
 
 
 def download(directory: Path) -> None:
-    """Downloads the article's six files from figshare, or keeps those that are there and whole.
+    """Downloads the article's six files from figshare; keeps files whose MD5 is right.
 
     Args:
-      directory: where to put them; made if missing.
+      directory: folder for the files; made if missing.
 
     Raises:
       InputError: figshare refuses or cannot be reached, or a file's MD5 is not the published one.

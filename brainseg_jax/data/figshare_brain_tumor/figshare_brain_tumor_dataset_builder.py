@@ -1,4 +1,4 @@
-"""The TFDS builder of the figshare brain tumour dataset."""
+"""Defines the TFDS builder of the figshare brain tumour dataset."""
 
 import concurrent.futures
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from brainseg_jax.errors import InputError
 
 @dataclass
 class BuilderConfig(tfds.core.BuilderConfig):
-    """Which slices the builder takes: the published ones, or the drawn ones of `phantom.py`."""
+    """Selects the published slices or the phantom slices."""
 
     is_phantom: bool = False
 
@@ -24,7 +24,7 @@ class BuilderConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Slices of the figshare brain tumour dataset in their five official folds.
 
-    A fold of which the source holds no slice has no split: TFDS cannot write an empty one.
+    A fold without slices has no split, because TFDS cannot write an empty one.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -38,7 +38,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"and cvind.mat of {archives.ARTICLE} into manual_dir."
     )
 
-    readers: concurrent.futures.Executor | None = None  # processes that read the source, if any
+    readers: concurrent.futures.Executor | None = None  # processes that read the source; None: this process
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -69,9 +69,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, files: tuple[archives.RawSliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
         for slice_ in archives.read_slices(files, readers=self.readers):
             if slice_.is_phantom != self.builder_config.is_phantom:
-                found, other = ("a drawn", "phantom") if slice_.is_phantom else ("not a drawn", "figshare")
+                kind, other = ("a phantom", "phantom") if slice_.is_phantom else ("not a phantom", "figshare")
                 raise InputError(
-                    f"Slice {slice_.slice_id} is {found} slice, which the builder config {self.builder_config.name} "
+                    f"Slice {slice_.slice_id} is {kind} slice, which the builder config {self.builder_config.name} "
                     f"does not take: build it as figshare_brain_tumor/{other}."
                 )
             yield (

@@ -1,6 +1,6 @@
-"""One `<id>.mat` of the dataset ↔ one validated slice, and `cvind.mat` ↔ the official folds.
+"""Reads and writes the dataset's files: `<id>.mat`, one slice, and `cvind.mat`, the official folds.
 
-The files are MATLAB v7.3: HDF5 behind a 512-byte user block. MATLAB stores arrays column by column, so an HDF5 reader
+The files are MATLAB v7.3: HDF5 after a 512-byte user block. MATLAB stores arrays column by column, so an HDF5 reader
 sees images and masks transposed; here they are upright, (rows, columns).
 """
 
@@ -25,9 +25,9 @@ class RawSlice:
       slice_id: 1..3064, the file's name.
       patient_id: the patient's id.
       label: 1 meningioma, 2 glioma, 3 pituitary tumour.
-      image: (H, W) int16, upright; every slice has an intensity range of its own.
+      image: (H, W) int16, upright; the intensity range differs between slices.
       mask: (H, W) uint8, 1 inside the tumour, 0 outside.
-      is_phantom: whether the slice was drawn by `phantom.py` (the file's header says so).
+      is_phantom: whether the slice is a phantom slice, according to the file's header.
     """
 
     slice_id: int
@@ -44,14 +44,13 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
     Args:
       data: the bytes of a `<id>.mat` file.
       slice_id: the id in the file's name.
-      name: where the file is, for messages.
+      name: the file's path, for messages.
 
     Returns:
       The slice.
 
     Raises:
-      InputError: the file is not MATLAB v7.3, or a field is missing, has another dtype or shape, or a value that the
-        dataset cannot have.
+      InputError: the file is not MATLAB v7.3, or a field is missing or has a wrong dtype, shape or value.
     """
     with _open(data, name) as file:
         label = _field(file, "cjdata/label", name)
@@ -84,11 +83,11 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
 
 
 def read_image(data: bytes, *, name: str) -> np.ndarray:
-    """Reads only the image of a `.mat` file, which needs no mask, label or id.
+    """Reads the image of a `.mat` file; the file needs no mask, label or patient id.
 
     Args:
       data: the bytes of a MATLAB v7.3 file with `cjdata/image`.
-      name: where the file is, for messages.
+      name: the file's path, for messages.
 
     Returns:
       (H, W) upright image in the file's dtype.
@@ -107,7 +106,7 @@ def read_folds(data: bytes, *, name: str) -> np.ndarray:
     """Reads `cvind.mat`.
 
     Returns:
-      (n,) int64; entry id-1 is the official fold, 1..5, of slice id.
+      (n,) int64; entry i-1 is the official fold, 1..5, of the slice with id i.
 
     Raises:
       InputError: the file is not MATLAB v7.3, or `cvind` is not a vector of folds 1..5.
@@ -120,7 +119,7 @@ def read_folds(data: bytes, *, name: str) -> np.ndarray:
 
 
 def write_slice(slice_: RawSlice) -> bytes:
-    """Bytes of the `<id>.mat` that `read_slice` reads back to the same slice (without `tumorBorder`)."""
+    """Encodes a slice as the bytes of an `<id>.mat` file for `read_slice` (without `tumorBorder`)."""
 
     def write(file: h5py.File) -> None:
         struct = file.create_group("cjdata")
@@ -134,7 +133,7 @@ def write_slice(slice_: RawSlice) -> bytes:
 
 
 def write_folds(folds: np.ndarray) -> bytes:
-    """Bytes of the `cvind.mat` that `read_folds` reads back to `folds`, (n,) integers 1..5."""
+    """Encodes folds, (n,) integers 1..5, as the bytes of a `cvind.mat` file for `read_folds`."""
     return _matlab_file(
         lambda file: _write(file, "cvind", folds.astype(np.float64)[None, :], "double"), platform="brainseg_jax"
     )
@@ -167,7 +166,7 @@ def _bad(name: str, field: str, what: str) -> InputError:
 
 
 def _write(group: h5py.Group, name: str, value: np.ndarray, matlab_class: str) -> None:
-    # Fixed chunks and no time stamps: the same slice gives the same bytes.
+    # Without time stamps the same slice gives the same bytes.
     packed = {"compression": "gzip", "compression_opts": 1} if value.size > 4096 else {}
     item = group.create_dataset(name, data=value, track_times=False, **packed)
     item.attrs["MATLAB_class"] = np.bytes_(matlab_class)

@@ -1,4 +1,4 @@
-"""Builds the dataset without TensorFlow, and never keeps another source's build in silence."""
+"""Builds the TFDS dataset without TensorFlow."""
 
 import json
 import shutil
@@ -12,15 +12,15 @@ from brainseg_jax.data.figshare_brain_tumor.figshare_brain_tumor_dataset_builder
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
-MOST_READERS = 4  # the one process that writes keeps no more of them busy
+MOST_READERS = 4  # more would wait for the one process that writes
 SOURCE_FILE = "source.json"
 
 
 def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, config: str, overwrite: bool) -> Path:
-    """Builds the array_record form of the dataset, or keeps the build that the same source made before.
+    """Builds the dataset in the array_record format, or keeps an existing build from the same source.
 
     Args:
-      source: what `manual_dir` holds.
+      source: the slices in `manual_dir`.
       manual_dir: the folder of the dataset's files.
       data_dir: the TFDS root.
       config: the builder config, "figshare" or "phantom".
@@ -30,7 +30,7 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
       The folder of the build.
 
     Raises:
-      InputError: a slice is not valid, or a build from another source is there and `overwrite` is False.
+      InputError: a slice is invalid, or a build from another source exists and `overwrite` is False.
     """
     builder = Builder(config=config, data_dir=data_dir)
     folder = Path(builder.data_path)
@@ -53,7 +53,7 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
         folder.rename(aside)
         builder = Builder(config=config, data_dir=data_dir)
     if not sys.stderr.isatty():
-        tfds.disable_progress_bar()  # a log file has no use for bars
+        tfds.disable_progress_bar()
     try:
         with archives.reading_processes(min(xla_setup.available_cores(), MOST_READERS)) as readers:
             builder.readers = readers
@@ -70,7 +70,7 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
 
 
 def _put_back(aside: Path, folder: Path) -> None:
-    """Ends a replacement: the new build counts if it is whole, otherwise the one before."""
+    """Removes the previous build if the new one is complete, otherwise restores it."""
     if folder.exists():
         shutil.rmtree(aside)
     else:
