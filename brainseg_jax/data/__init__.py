@@ -1,1 +1,1 @@
-"""From the published archives to batches on the device."""
+"""Reads, splits, packs, augments and batches the slices."""

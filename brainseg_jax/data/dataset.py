@@ -1,8 +1,4 @@
-"""The prepared dataset → arrays in their most compact form: reading, scaling, resizing, packing.
-
-Images are scaled to [0, 1] slice by slice, whatever their range, and resized (linear, antialiased) to the network's
-square. Sides that are not equal are padded with black to a square first.
-"""
+"""Reads metadata and samples from the prepared TFDS dataset."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,13 +14,13 @@ from brainseg_jax.errors import InputError
 
 
 class Sample(NamedTuple):
-    """One slice as the dataset has it.
+    """One slice of the dataset, unprocessed.
 
     Attributes:
-      slice_id: its id.
+      slice_id: id of the slice.
       image: (H, W) int16, upright.
       mask: (H, W) uint8, 0 or 1.
-      spacing_mm: side of a pixel, NaN where it is not known.
+      spacing_mm: side of a pixel, NaN if unknown.
     """
 
     slice_id: int
@@ -34,22 +30,22 @@ class Sample(NamedTuple):
 
 
 class Dataset:
-    """The prepared dataset: what is known of the slices, and their pixels on demand.
+    """The prepared dataset; holds the metadata in memory and reads pixels on demand.
 
     Attributes:
       name: the builder config, "figshare" or "phantom".
-      table: every slice but its pixels, by ascending id.
+      metadata: metadata of all slices, by ascending id.
     """
 
     def __init__(self, data_dir: str, *, config: str) -> None:
         """Opens a prepared dataset.
 
         Args:
-          data_dir: the TFDS root; "" for TFDS's own default.
+          data_dir: the TFDS root; "" for TFDS's default.
           config: the builder config, "figshare" or "phantom".
 
         Raises:
-          InputError: no such dataset, or not in the array_record form.
+          InputError: the dataset does not exist or is not in the array_record format.
         """
         if config not in Builder.builder_configs:
             raise InputError(
@@ -81,7 +77,7 @@ class Dataset:
             np.array(labels),
             np.array(folds),
         )
-        self._places = dict(zip(slice_ids, zip(splits, indices, strict=True), strict=True))
+        self._locations = dict(zip(slice_ids, zip(splits, indices, strict=True), strict=True))
 
     @classmethod
     def from_config(cls, settings: ml_collections.ConfigDict) -> "Dataset":
@@ -89,16 +85,16 @@ class Dataset:
         return cls(settings.data_dir, config=settings.dataset)
 
     def read(self, slice_ids: Iterable[int]) -> Iterator[Sample]:
-        """Reads slices in the order of their ids given.
+        """Reads slices in the order of `slice_ids`.
 
         Raises:
-          InputError: the dataset has no slice of that id.
+          InputError: the dataset has no slice with one of the ids.
         """
         for slice_id in slice_ids:
-            if int(slice_id) not in self._places:
+            if int(slice_id) not in self._locations:
                 raise InputError(
                     f"The dataset has no slice {slice_id}: name the --data_dir that the run was trained with."
                 )
-            split, index = self._places[int(slice_id)]
+            split, index = self._locations[int(slice_id)]
             row = self._sources[split][index]
             yield Sample(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))

@@ -1,4 +1,4 @@
-"""Reading of images from files."""
+"""Reads images from files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from brainseg_jax.errors import InputError
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image: (H, W), upright, in the file's own range; colours become grey.
+    """Reads an image as (H, W), upright, with the file's intensities; converts colours to grey.
 
     Raises:
       InputError: the file is not a `.mat`, PNG or JPEG file, or it is damaged.

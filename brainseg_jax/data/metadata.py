@@ -1,4 +1,4 @@
-"""What is known of the dataset's slices but their pixels."""
+"""Holds and summarizes the metadata of the slices: ids, classes and folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from brainseg_jax.data.dataset_info import LABELS, PUBLISHED_IDS, PUBLISHED_SLIC
 
 @dataclass(frozen=True)
 class SliceMetadata:
-    """A row a slice; N slices by ascending id.
+    """Metadata of N slices, by ascending slice id.
 
     Attributes:
       slice_ids: (N,) int64.
-      patient_ids: N ids.
+      patient_ids: N patient ids.
       labels: (N,) int64, 1 meningioma, 2 glioma, 3 pituitary tumour.
       folds: (N,) int64, official fold 1..5.
     """
@@ -31,7 +31,7 @@ class SliceMetadata:
 
 
 def describe_metadata(metadata: SliceMetadata) -> str:
-    """Slices, classes, ids and families by fold, a line each."""
+    """Tabulates slices, classes, patient ids and families by fold, one line each."""
 
     def row(name: str, rows: Sequence[int]) -> str:
         labels = [int(metadata.labels[index]) for index in rows]
@@ -41,13 +41,13 @@ def describe_metadata(metadata: SliceMetadata) -> str:
 
     lines = [f"{'fold':>6}" + "".join(f"{name:>12}" for name in ("slices", *LABELS, "ids", "families"))]
     for fold in range(1, 6):
-        lines.append(row(str(fold), [index for index, of_slice in enumerate(metadata.folds) if of_slice == fold]))
+        lines.append(row(str(fold), [index for index, own_fold in enumerate(metadata.folds) if own_fold == fold]))
     lines.append(row("all", range(len(metadata.labels))))
     return "\n".join(lines)
 
 
 def compare_with_published(metadata: SliceMetadata) -> str:
-    """One line: how the slices differ from what figshare publishes."""
+    """Says in one line how the slices differ from those that figshare publishes."""
     counts = {name: int((metadata.labels == label).sum()) for label, name in enumerate(LABELS, start=1)}
     total, published = sum(counts.values()), sum(PUBLISHED_SLICES.values())
     ids = len(set(metadata.patient_ids))

@@ -1,4 +1,4 @@
-"""Scaling of grey levels, and resizing to the network's square and back: one slice, NumPy in and out."""
+"""Scales the grey levels of a slice and resizes it to the network's square and back, in NumPy."""
 
 import numpy as np
 from PIL import Image
@@ -9,15 +9,15 @@ def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
 
     Args:
       image: (H, W) of any real dtype and range.
-      percentile: what becomes 0, and 100 minus it what becomes 1; grey levels beyond are cut. With 0 these are the
-        smallest and the largest, so that one bright pixel can leave the rest of an image dark.
+      percentile: this percentile becomes 0 and 100 minus it becomes 1; levels outside are clipped. With 0 these are
+        the minimum and the maximum, so that a single bright pixel may darken the rest of the image.
 
     Returns:
       (H, W) float32 in [0, 1]; an image of one value becomes 0.
     """
     image = image.astype(np.float32)
     low, high = np.percentile(image, (percentile, 100 - percentile)) if percentile else (image.min(), image.max())
-    if not high > low:  # nearly all of it has one value
+    if not high > low:  # nearly all pixels are equal
         low, high = image.min(), image.max()
     return ((image - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(image)
 
@@ -39,6 +39,6 @@ def resize_to_original(values: np.ndarray, *, shape: tuple[int, int]) -> np.ndar
 
 
 def _resize(square: np.ndarray, size: int) -> np.ndarray:
-    # Pillow's bilinear filter widens with the shrinkage, which is what "antialiased" means; its values are those of
-    # jax.image.resize, which would compile a program for every size of image.
+    # Pillow's bilinear filter is antialiased and gives the values of jax.image.resize, which would compile a program
+    # for every image size.
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))

@@ -1,1 +1,1 @@
-"""Measures of masks and probabilities: arrays in, numbers out."""
+"""Computes metrics of masks and probabilities from arrays."""

@@ -1,4 +1,4 @@
-"""Whether the probabilities mean what they say: of the pixels called 0.7, are 70 % tumour?"""
+"""Measures calibration: of the pixels with a predicted probability of 0.7, are 70 % tumour?"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -12,9 +12,9 @@ class Calibration(NamedTuple):
     """Pixels by predicted probability, in `BINS` bins of equal width over [0, 1]; (BINS,) float64 each.
 
     Attributes:
-      pixels: how many.
+      pixels: number of pixels.
       probability: sum of their probabilities.
-      tumour: how many of them are tumour.
+      tumour: number of tumour pixels.
     """
 
     pixels: np.ndarray
@@ -23,30 +23,32 @@ class Calibration(NamedTuple):
 
     @classmethod
     def empty(cls) -> Self:
-        """No pixels."""
+        """Returns bins without pixels."""
         return cls(*np.zeros((3, BINS)))
 
     def add(self, probabilities: np.ndarray, true_mask: np.ndarray) -> "Calibration":
-        """With the pixels of one more slice: probabilities (H, W) in [0, 1] and its mask, bool or 0 and 1."""
+        """Returns the bins with a slice added: probabilities (H, W) in [0, 1] and its mask, bool or 0 and 1."""
         bins = np.minimum((probabilities.ravel() * BINS).astype(np.int64), BINS - 1)
-        of_slice = (
+        counts = (
             np.bincount(bins, weights, minlength=BINS) for weights in (None, probabilities.ravel(), true_mask.ravel())
         )
-        return Calibration(*(sum_ + more for sum_, more in zip(self, of_slice, strict=True)))
+        return Calibration(*(sum_ + more for sum_, more in zip(self, counts, strict=True)))
 
     def join(self, other: "Calibration") -> "Calibration":
-        """The pixels of both."""
-        return Calibration(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        """Returns the sum of both."""
+        return Calibration(*(one + two for one, two in zip(self, other, strict=True)))
 
     @classmethod
-    def parse(cls, found: Mapping[str, Any]) -> Self:
-        """Undoes `describe`."""
-        pixels = np.array(found["pixels"], float)
-        shares = (np.array([share or 0.0 for share in found[name]]) for name in ("mean_probability", "tumour_share"))
+    def parse(cls, description: Mapping[str, Any]) -> Self:
+        """Restores the bins from the result of `describe`."""
+        pixels = np.array(description["pixels"], float)
+        shares = (
+            np.array([share or 0.0 for share in description[name]]) for name in ("mean_probability", "tumour_share")
+        )
         return cls(pixels, *(share * pixels for share in shares))
 
     def describe(self) -> dict[str, Any]:
-        """The bins, and the expected calibration error (Naeini et al. 2015) of pixels and of uncertain pixels.
+        """Summarizes the bins and computes the expected calibration error (Naeini et al. 2015).
 
         Returns:
           `pixels`, `mean_probability` and `tumour_share` by bin (None where a bin is empty); `expected_error`, the

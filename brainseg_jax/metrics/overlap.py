@@ -1,7 +1,7 @@
-"""Overlap of two masks: pure functions for JAX and NumPy arrays alike.
+"""Computes the overlap of two masks, for JAX and NumPy arrays.
 
-The empty-mask rule stands here and nowhere else: two empty masks agree completely (1); an empty and a non-empty one
-not at all (0). So a missed tumour has precision 0, and so has recall whatever is found where nothing is.
+Every metric is 1 if both masks are empty and 0 if only one is: a missed tumour has precision 0, and a false detection
+in a slice without tumour has recall 0.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jax import Array
 
 
 class Overlap(NamedTuple):
-    """Pixel counts of each pair of masks, from which every overlap metric follows; (B,) float32 each.
+    """Pixel counts of B pairs of masks; (B,) float32 each.
 
     Attributes:
       shared: pixels that are in both masks.
@@ -26,14 +26,14 @@ class Overlap(NamedTuple):
 
 
 def count_overlap(predicted_masks: Array | np.ndarray, true_masks: Array | np.ndarray) -> Overlap:
-    """Counts pixels.
+    """Counts the pixels of masks and of their intersections.
 
     Args:
       predicted_masks: (B, ...) bool or 0/1 of any dtype.
       true_masks: the same shape, bool or 0/1.
 
     Returns:
-      The counts, (B,) float32: exact up to 2^24 pixels a mask.
+      The counts, (B,) float32: exact up to 2^24 pixels per mask.
 
     Raises:
       ValueError: the shapes differ.
@@ -51,24 +51,24 @@ def count_overlap(predicted_masks: Array | np.ndarray, true_masks: Array | np.nd
 
 
 def dice(overlap: Overlap) -> Array:
-    """2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
+    """Computes 2·shared / (predicted + true), (B,) float32 in [0, 1]; 1 where both masks are empty (Dice 1945)."""
     total = overlap.predicted + overlap.true
     return jnp.where(total > 0, 2.0 * overlap.shared / jnp.maximum(total, 1.0), 1.0)
 
 
 def intersection_over_union(overlap: Overlap) -> Array:
-    """Shared / union, (B,) float32 in [0, 1]; 1 where both masks are empty (Jaccard 1912)."""
+    """Computes shared / union, (B,) float32 in [0, 1]; 1 where both masks are empty (Jaccard 1912)."""
     union = overlap.predicted + overlap.true - overlap.shared
     return jnp.where(union > 0, overlap.shared / jnp.maximum(union, 1.0), 1.0)
 
 
 def precision(overlap: Overlap) -> Array:
-    """Shared / predicted, (B,) float32 in [0, 1]: the share of what was found that is tumour."""
+    """Computes shared / predicted, (B,) float32 in [0, 1]: the share of the prediction that is tumour."""
     return _share(overlap.shared, overlap.predicted, other=overlap.true)
 
 
 def recall(overlap: Overlap) -> Array:
-    """Shared / true, (B,) float32 in [0, 1]: the share of the tumour that was found."""
+    """Computes shared / true, (B,) float32 in [0, 1]: the share of the tumour that was predicted."""
     return _share(overlap.shared, overlap.true, other=overlap.predicted)
 
 

@@ -1,1 +1,1 @@
-"""What several layers share."""
+"""Helpers for files, Markdown, provenance, sharding and XLA."""

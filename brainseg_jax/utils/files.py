@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Reads JSON files and writes files atomically."""
 
 import json
 from pathlib import Path
@@ -22,12 +22,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all: a killed process leaves the old file or the new one."""
+    """Writes a text file atomically: a killed process leaves the old file or the new one."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text)
     unfinished.replace(path)

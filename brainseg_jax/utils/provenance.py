@@ -1,4 +1,4 @@
-"""What a result was made with: commit, versions, machine."""
+"""Describes what a result was computed with: commit, versions, machine."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ def describe_environment(*, devices: int) -> dict[str, object]:
     """Describes the code, the libraries and the machine of this process.
 
     Args:
-      devices: how many devices were used.
+      devices: number of devices used.
 
     Returns:
-      `command`, `commit` (with "+changes" where tracked files differ from it; outside a checkout what the
-      variable BRAINSEG_JAX_COMMIT says, or None), `versions` by
-      package, `python`, `device` (JAX's name of it), `devices` and `cores`.
+      `command`, `commit` (with "+changes" if tracked files differ from it; outside a checkout the value of the
+      environment variable BRAINSEG_JAX_COMMIT, or None), `versions` by package, `python`, `device` (JAX's name),
+      `devices` and `cores`.
     """
     device = jax.devices()[0]
     return {

@@ -1,6 +1,7 @@
-"""What a script settles before JAX is imported: memory pages, compiled programs, a CPU's convolutions.
+"""Configures a script before it imports JAX: huge pages, the compilation cache, XLA's convolutions on a CPU.
 
-All of it is said in environment variables, so that a value which the user set is kept.
+Everything is set by environment variables; values that the user has set are kept. Huge pages need Linux with glibc, and
+ending with the parent process needs Linux; on other systems both are skipped.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the o
 
 
 def set_up() -> None:
-    """Settles all three; starts the program again where that is what huge pages need: for scripts only."""
+    """Applies all settings; for scripts only, since huge pages may restart the program."""
     use_huge_pages()
     folder = compilation_cache()
     if folder:
@@ -33,10 +34,10 @@ def set_up() -> None:
 
 
 def end_with_parent() -> None:
-    """Has Linux kill this program when the one that started it and named itself in `PARENT` is gone.
+    """Ends this program when the process whose id is in `PARENT` ends (Linux only).
 
-    A training that outlived it would write where the next one does. An interrupt is heard again, too, which the
-    background jobs of a shell ignore.
+    A training that outlives the script that started it would write to the same folder as the next one. Also restores
+    the handling of interrupts, which background jobs of a shell ignore.
     """
     parent = os.environ.pop(PARENT, "")
     if not parent:
@@ -45,26 +46,25 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
-        sys.exit(1)  # it was gone before
+        sys.exit(1)  # the parent has already ended
 
 
 def use_huge_pages() -> None:
-    """Has glibc ask for pages of 2 MiB, which only a new process can be told: replaces this one where needed.
+    """Makes glibc allocate pages of 2 MiB (Linux only); restarts this process, since glibc reads the setting at start.
 
-    XLA takes the memory of a step anew each time; in pages of 4 KiB the kernel spends a fifth of a training step on a
-    CPU handing them out.
+    XLA allocates the memory of every step anew. With pages of 4 KiB this takes a fifth of a training step on a CPU.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if platform.libc_ver()[0] != "glibc" or "glibc.malloc.hugetlb" in tunables or RESTARTED in os.environ:
         return
     os.environ["GLIBC_TUNABLES"] = f"{tunables}:{HUGE_PAGES}" if tunables else HUGE_PAGES
-    os.environ[RESTARTED] = "1"  # a program with more rights than its user loses GLIBC_TUNABLES: once is enough
+    os.environ[RESTARTED] = "1"  # avoids a loop if GLIBC_TUNABLES is dropped (setuid)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def compilation_cache() -> Path | None:
-    """Folder of the programs that XLA compiled, shared by all runs of this user; None where the user has no home."""
+    """Returns the folder of the compilation cache, shared by all runs of a user; None if there is no home folder."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg_jax" / "compiled"
     except RuntimeError:
@@ -72,10 +72,10 @@ def compilation_cache() -> Path | None:
 
 
 def use_fast_convolutions() -> None:
-    """Has XLA compute a CPU's convolutions with Eigen, which gives them to all cores.
+    """Makes XLA compute convolutions on a CPU with Eigen, which uses all cores.
 
-    YNNPACK, jaxlib's choice since 0.10, leaves narrow convolutions on one; its sums are the faster ones and stay. An
-    XLA that does not know the option would end the program, so that it is set for the versions it was tried with.
+    YNNPACK, jaxlib's default since 0.10, computes narrow convolutions on one core; its faster reductions stay enabled.
+    An XLA that does not know the option ends the program, so it is set only for tested versions.
     """
     release = tuple(int(part) for part in re.findall(r"\d+", metadata.version("jaxlib"))[:2])
     if FIRST_RELEASE <= release <= LAST_RELEASE:
@@ -83,19 +83,19 @@ def use_fast_convolutions() -> None:
 
 
 def use_deterministic_operations() -> None:
-    """Has XLA choose kernels on a GPU that give the same bits every time, some of which are slower."""
+    """Makes XLA use deterministic kernels on a GPU; some are slower."""
     _add_xla_flag(DETERMINISTIC)
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _add_xla_flag(flag: str) -> None:
-    """Adds an option of XLA's, unless the user set it."""
+    """Adds an XLA flag unless the user has set it."""
     flags = os.environ.get("XLA_FLAGS", "")
     if flag.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
