@@ -94,7 +94,7 @@ def _make_phantoms(runner: "Runner", data_dir: Path) -> None:
 
 
 def _find_missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """Says what this machine lacks. Another process asks JAX, which would take the GPU's memory in this one."""
+    """Finds what this machine lacks. JAX is asked in another process, since it would take the GPU's memory here."""
     question = "import jax; print(jax.default_backend())"
     answer = subprocess.run(
         [sys.executable, "-c", question], env={**os.environ, **environment}, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What is measured: a network, its task and sizes, and how much of it on which machine."""
+"""Defines the cases of the benchmark and the plan for each kind of machine."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """The extent of the measurements.
 
     Attributes:
       start_filters: of each network.

@@ -1,4 +1,4 @@
-"""Our programs: the training step and the inference that train.py and predict.py run."""
+"""Makes our programs: the training step and the inference that train.py and predict.py run."""
 
 import functools
 import time

@@ -1,4 +1,4 @@
-"""The whole benchmark, in order of value."""
+"""Runs the whole benchmark, in order of value."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The same tasks in PyTorch, eager and in its faster settings."""
+"""Makes PyTorch's programs for the same tasks, eager and in its faster settings."""
 
 import time
 from collections.abc import Callable

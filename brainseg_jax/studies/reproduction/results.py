@@ -1,4 +1,4 @@
-"""What the jobs leave in results/: small files, from which another machine resumes."""
+"""Saves the results of jobs as small files, from which another machine resumes, and describes and merges them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def describe_result(result: str, folder: Path) -> str:
 
 
 def describe_speed(rows: Sequence[Mapping[str, float]]) -> str:
-    """Says how long a run took to a validation Dice of `TARGET_DICE`, from the rows of its metrics.jsonl."""
+    """Describes how long a run took to a validation Dice of `TARGET_DICE`, from the rows of its metrics.jsonl."""
     seconds = 0.0
     for row in rows:
         if row["seconds_since_start"] < seconds:
@@ -98,12 +98,12 @@ def describe_speed(rows: Sequence[Mapping[str, float]]) -> str:
     return f"validation Dice at most {max(row['validation_dice'] for row in rows):.3f}"
 
 
-def merge(reproduction: Path, kept: Path) -> list[str]:
+def merge(reproduction: Path, target: Path) -> list[str]:
     """Copies all complete results of a reproduction to the results of the repository.
 
     Args:
       reproduction: the `--out` of scripts/reproduce.py.
-      kept: folder of all results, docs/results.
+      target: folder of all results, docs/results.
 
     Returns:
       The names of the folders that were written.
@@ -119,18 +119,18 @@ def merge(reproduction: Path, kept: Path) -> list[str]:
         raise InputError(f"{plan} says {plan.read_text().strip()}: only full runs on the real slices are results.")
     names = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
-        target = kept / folder.name
+        output = target / folder.name
         if any((folder / name).exists() for name in ("evaluation_test.json", "evaluation_cv.json")):
-            save_run(folder, kept)
+            save_run(folder, target)
         elif (folder / "ablation.json").exists():
-            copy_files(folder, target, ABLATION_FILES)
+            copy_files(folder, output, ABLATION_FILES)
         elif measured := [folder / name for name in ("checks.json", "benchmark.json") if (folder / name).exists()]:
-            target = device_folder(kept, folder.name, read_json(measured[0])["device"])
-            copy_files(folder, target, [path.name for path in folder.iterdir()])
+            output = device_folder(target, folder.name, read_json(measured[0])["device"])
+            copy_files(folder, output, [path.name for path in folder.iterdir()])
         else:
             continue
-        names.append(target.name)
-    (kept / "reproduction").mkdir(parents=True, exist_ok=True)
+        names.append(output.name)
+    (target / "reproduction").mkdir(parents=True, exist_ok=True)
     summary = (results / "summary.md").read_text()
-    (kept / "reproduction" / "README.md").write_text(f"# Results of scripts/reproduce.py\n\n{summary}")
+    (target / "reproduction" / "README.md").write_text(f"# Results of scripts/reproduce.py\n\n{summary}")
     return names

@@ -81,7 +81,7 @@ class Runner:
             elif not (self.state / member / "checkpoints").is_dir():
                 reasons.append(f"{member} was trained on another machine, where its checkpoints are")
         left = max(end - time.time(), 0)
-        if left < job.min_seconds:
+        if left <= job.min_seconds:
             reasons.append(f"needs {job.min_seconds:.0f} s at least, {left:.0f} s were left")
         if reasons and self._outcome(job.name) not in ("stopped", "failed"):
             self._record(job, "skipped", 0.0, reasons[0])

@@ -1,4 +1,4 @@
-"""Copies runs to the kept results and redraws their charts."""
+"""Copies runs to the results of the repository and redraws their charts."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from brainseg_jax.plots.learning_curves import learning_curves
 from brainseg_jax.studies.results.published_curves import draw_published_curves, is_published_recipe
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics
 
-# Files of a run and of a cross-validation that are kept. The last one is copied last: it says that all are there.
+# Saved files of a run and of a cross-validation; the last one is copied last and says that all are there.
 RUN_FILES = (
     "config.json",
     "splits.json",

@@ -1,4 +1,4 @@
-"""Markdown tables of the kept results."""
+"""Makes the Markdown tables of all results."""
 
 import json
 from collections.abc import Mapping, Sequence
