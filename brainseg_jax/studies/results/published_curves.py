@@ -58,4 +58,6 @@ def draw_published_curves(directory: Path, path: Path) -> None:
         f"one Dice of all pixels of a batch, then the mean over batches. Test Dice {published.test_dice:.3f}.",
     )
     ours = {name: [row[name] for row in rows] for name in CURVES}
-    published_curves(ours, published.curves, path, title=describe_run(config), notes=notes)
+    published_curves(
+        ours, published.curves, path, title=describe_run(config, name=directory.resolve().name), notes=notes
+    )
