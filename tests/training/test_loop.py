@@ -19,7 +19,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import UNet
-from brainseg_jax.training import loop
+from brainseg_jax.training import setup
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.workdir.files import read_config, read_splits, start_run
@@ -106,7 +106,7 @@ def test_bfloat16_learns_what_float32_learns(tmp_path, make_config, trained):
     assert half > 0.4
     # Three seeds of float32 have a standard deviation of 0.065 here; this is twice that.
     assert abs(half - single) < 0.13
-    parameters = latest_state(tmp_path, make_config(**TRAINED)).params
+    parameters = latest_state(tmp_path, make_config(**TRAINED))["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {np.dtype("float32")}
 
 
@@ -114,12 +114,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
     config = make_config(**{"train.epochs": 1})
     train_and_evaluate(config, tmp_path / "run")
     before = rows_of(tmp_path / "run")
-    monkeypatch.setattr(loop, "create_loss", lambda name: lambda logits, masks: logits.sum((1, 2, 3)) * jnp.nan)
+    monkeypatch.setattr(setup, "create_loss", lambda name: lambda logits, masks: logits.sum((1, 2, 3)) * jnp.nan)
     config.train.epochs = 2
     with pytest.raises(InputError, match=r"loss .* is not finite: the last good checkpoint is that of epoch 1; lower"):
         train_and_evaluate(config, tmp_path / "run")
     assert rows_of(tmp_path / "run") == before
-    assert int(latest_state(tmp_path / "run", config).step) == before[0]["step"]
+    assert int(latest_state(tmp_path / "run", config)["step"]) == before[0]["step"]
     with pytest.raises(InputError, match="there is no checkpoint yet"):
         train_and_evaluate(config, tmp_path / "other")
 
