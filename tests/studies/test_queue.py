@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 
@@ -141,6 +142,15 @@ def test_one_process_at_a_time_and_what_runs_is_told(folder):
     assert "running" not in describe_queue(path, repository=folder)
 
 
+@pytest.fixture
+def interruptible():
+    """Lets an interrupt through, which the background jobs of a shell ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_job_too_and_the_next_call_goes_on(folder):
     interrupts = "import os, pathlib, signal, time; pathlib.Path('pid').write_text(str(os.getpid())); " + (
         "os.path.exists('again') or (os.kill(os.getppid(), signal.SIGINT), time.sleep(60))"
