@@ -50,7 +50,7 @@ def test_the_summary_is_that_of_the_rows(scored):
     dice = np.array([float(row["dice"]) for row in rows])
     assert summary["slices"] == len(rows)
     assert summary["dice"] == pytest.approx(dice.mean())
-    assert dice.mean() > 0.2  # a run that found nothing would prove nothing here
+    assert (dice > 0.1).sum() > 5  # a run that found nothing would prove nothing here
     assert summary["dice_median"] == pytest.approx(np.median(dice))
     assert summary["share_missed"] == pytest.approx((dice == 0).mean())
     assert summary["patients"] == len({row["patient_id"] for row in rows})
