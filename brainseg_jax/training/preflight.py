@@ -15,6 +15,9 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 
+# Fields of a network that may differ from the run that another starts from: its parameters stay the same in number.
+KEEP_PARAMETERS = {"dropout_rate", "prior", "dtype"}
+
 
 def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
     """Refuses values that nothing else refuses before training starts.
@@ -69,11 +72,12 @@ def check_no_leakage(
       InputError: it was, or it is a run of another network.
     """
     other = read_config(start)
-    for field in ("name", "start_filters", "batch_norm"):
-        if other.model[field] != config.model[field]:
+    fields = (set(other.model) | set(config.model)) - KEEP_PARAMETERS - {"name"}
+    for field in ("name", *sorted(fields)):
+        if other.model.get(field) != config.model.get(field):
             raise InputError(
-                f"{start / 'config.json'} has model.{field} = {other.model[field]!r}, this command "
-                f"{config.model[field]!r}: start from a run of the same network."
+                f"{start / 'config.json'} has model.{field} = {other.model.get(field)!r}, this command "
+                f"{config.model.get(field)!r}: start from a run of the same network."
             )
     if other.data.dataset == config.data.dataset:
         slices, patients = read_splits(start), read_patients(start)
@@ -87,7 +91,7 @@ def check_no_leakage(
             if shared := sorted(mine & seen):
                 raise InputError(
                     f"config.train.init_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
-                    f"run's {split} part: start from a run of the same protocol and fold."
+                    f"run's {split} split: start from a run of the same protocol and fold."
                 )
     if other.train.init_from:
         check_no_leakage(Path(other.train.init_from), config, splits, metadata)

@@ -162,12 +162,19 @@ def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong,
     with pytest.raises(InputError, match=r"init_from is .*/run, which knows family"):
         train_and_evaluate(config, tmp_path / "run")
     config.split.protocol = "slice"
-    with pytest.warns(UserWarning, match="several parts"), pytest.raises(InputError, match=r"which knows slice \d+"):
+    with pytest.warns(UserWarning, match="several splits"), pytest.raises(InputError, match=r"which knows slice \d+"):
         train_and_evaluate(config, tmp_path / "run")
     config.split.protocol, config.split.fold = "family", 1
     config.train.init_from = str(strong_run)
     config.model.start_filters = 8
     with pytest.raises(InputError, match=r"has model\.start_filters = 4, this command 8: start from a run of the same"):
+        train_and_evaluate(config, tmp_path / "run")
+    settings["model"] = dict(load_recipe("linknet").model)  # which lacks fields of U-Net
+    write_json(middle / "config.json", settings)
+    config.train.init_from = str(middle)
+    with pytest.raises(
+        InputError, match=r"has model\.name = 'linknet', this command 'unet': start from a run of the same"
+    ):
         train_and_evaluate(config, tmp_path / "run")
     config.train.init_from = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"nowhere/config\.json is missing"):
