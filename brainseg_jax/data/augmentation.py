@@ -24,7 +24,7 @@ LOW_RESOLUTION, GATES = 1, 2  # numbers folded into a key, for draws beside thos
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Strengths; 0 leaves a change out. configs/default.py explains each.
+    """Strengths; 0 leaves a change out. brainseg_jax/config.py explains each.
 
     Raises:
       InputError: a strength is outside its range.

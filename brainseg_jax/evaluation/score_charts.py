@@ -23,7 +23,7 @@ def score_overview(scores: Sequence[SliceScore], calibration: Mapping[str, Any],
 
     Args:
       scores: one or more.
-      calibration: see `calibration.Calibration.describe`.
+      calibration: see `Calibration.describe` of metrics/calibration.py.
       path: PNG file to write; missing folders are made.
       title: headline of the figure.
 

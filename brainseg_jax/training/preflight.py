@@ -23,7 +23,7 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
     """Refuses values that nothing else refuses before training starts.
 
     Args:
-      config: see configs/default.py.
+      config: see brainseg_jax/config.py.
       stride: the network's.
 
     Raises:

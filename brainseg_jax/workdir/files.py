@@ -51,7 +51,7 @@ def start_run(
       config: the run's configuration.
       metadata: the dataset's slices.
       splits: the slice ids of each split.
-      environment: see `environment.describe_environment`.
+      environment: see `describe_environment` of utils/provenance.py.
 
     Raises:
       InputError: see `check_resumable`.
