@@ -50,8 +50,8 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     Returns:
       `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over
       the slices of which both are known), `difference` (second minus first), `interval` ([low, high], None where
-      there are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
-      None where there is no slice.
+      there are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its
+      `slices`; all None where there is no slice.
 
     Raises:
       InputError: see `pair_scores`.
