@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["brainseg_jax", "brainseg_jax.*"]),
     package_data={
-        "brainseg_jax": ["published_curves.json", "py.typed"],
+        "brainseg_jax": ["published_curves.json", "py.typed", "weights/*/*"],
         "brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"],
     },
     install_requires=[
@@ -32,6 +32,7 @@ setup(
         "ml_collections>=1.1",  # configuration files
         "absl-py>=2.1",  # flags
         "h5py>=3.11",  # MATLAB v7.3 files
+        "safetensors>=0.5",  # weights that travel
         "numpy>=2.0",
         "scipy>=1.13",  # the phantom's smooth fields
         "matplotlib>=3.9",  # figures
@@ -54,6 +55,12 @@ setup(
             "myst-parser>=5",  # Markdown pages in Sphinx
             "furo>=2025.9",  # the theme: light, dark, narrow screens
         ],
-        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "import-linter>=2.7"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",  # the tests in two processes
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "import-linter>=2.7",
+        ],
     },
 )

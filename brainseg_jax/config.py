@@ -20,9 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.intensity_percentile = 0.0  # grey levels run from this percentile to 100 minus it; 0: from min to max
     config.data.cache = "auto"  # where slices wait for their step: "device", "stream" (the host), or "auto"
 
-    config.augmentation = (
-        ml_collections.ConfigDict()
-    )  # random changes, drawn for each slice; the mask moves along; 0 turns one off
+    # Random changes, drawn for each slice; the mask moves along; 0 turns one off.
+    config.augmentation = ml_collections.ConfigDict()
     config.augmentation.probability = 1.0  # with which each change (but the flip) happens to a slice, in [0, 1]
     config.augmentation.flip = 0.0  # probability of a left-right flip, in [0, 1]
     config.augmentation.rotation = 0.0  # largest angle in degrees, either way
@@ -32,9 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augmentation.gamma = 0.0  # standard deviation of log(gamma); grey levels are raised to the power gamma
     config.augmentation.contrast = 0.0  # largest change of the distance of grey levels from their mean, in [0, 1)
     config.augmentation.bias = 0.0  # standard deviation of the logarithm of a smooth brightness across the image
-    config.augmentation.blur = (
-        0.0  # largest standard deviation of a Gaussian blur, as a share of the side, in [0, 0.02]
-    )
+    config.augmentation.blur = 0.0  # largest standard deviation of a blur, as a share of the side, in [0, 0.02]
     config.augmentation.low_resolution = 0.0  # largest share of rows and columns that is lost, in [0, 0.9]
     config.augmentation.noise = 0.0  # largest standard deviation of Gaussian noise; grey levels are in [0, 1]
 
@@ -57,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 30  # passes over the training slices
     config.train.batch_size = 8  # slices a step, over all devices
     config.train.steps_per_call = 0  # steps in one compiled call; 0: a whole epoch on a GPU, one on a CPU
-    config.train.init_from = ""  # workdir of a run of the same network with whose weights this one starts
+    config.train.init_from = ""  # weights of the same network to start from: a workdir, a weights folder or a name
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
     config.train.ema_decay = 0.0  # decay of the moving average of the weights (EMA) that is scored; 0: no average
 

@@ -15,10 +15,11 @@ from brainseg_jax.data.phantom import generate
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils import xla_setup
 
-# Before JAX starts: less of LLVM's work, since compiling is most of what the tests do. The quickstart in .ci/run
-# compiles as users do.
+# Before JAX starts: as little of XLA's and LLVM's work as can be, since compiling is most of what the tests do (a step
+# of training compiles five times as fast and runs three times as long). The quickstart in .ci/run compiles as users do.
 os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"] = "cpu", "1"  # on a machine with GPUs too
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 xla_setup.use_fast_convolutions()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -34,8 +35,10 @@ TRAINED = {
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Many tests compile the same small networks: once a session is enough."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Many tests compile the same small networks: once is enough for all of pytest-xdist's processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

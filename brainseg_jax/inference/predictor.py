@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +21,9 @@ from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original,
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing, read_postprocessing
 from brainseg_jax.models import Network, create_model
+from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.sharding import AXIS, batch_sharding, replicated, shard
+from brainseg_jax.workdir import weights
 from brainseg_jax.workdir.checkpoints import Checkpoints
 from brainseg_jax.workdir.files import read_config, read_splits
 
@@ -42,8 +46,10 @@ class Predictor:
 
     Attributes:
       config: of its training.
+      variables: what `model.apply` takes, NumPy arrays.
       epoch: of its checkpoint.
       postprocessing: how its probabilities become masks.
+      tta_flip: whether probabilities are means over an image and its mirror image.
     """
 
     def __init__(
@@ -67,7 +73,9 @@ class Predictor:
         Raises:
           InputError: the config names no network.
         """
-        self.config, self.epoch, self.postprocessing = config, epoch, postprocessing
+        self.config, self.variables, self.postprocessing = config, variables, postprocessing
+        self.epoch, self.tta_flip = epoch, tta_flip
+        self._directory: Path | None = None
         self._filled = 1
         devices = jax.local_devices()
 
@@ -91,7 +99,7 @@ class Predictor:
         """Opens the best checkpoint of a run; where there are several processes, all must call it.
 
         Args:
-          directory: the run's workdir.
+          directory: the run's workdir, or a folder that `save_pretrained` wrote.
           threshold: in place of the run's.
           min_component_fraction: in place of the run's.
           tta_flip: in place of the run's.
@@ -108,7 +116,50 @@ class Predictor:
         else:
             postprocessing = read_postprocessing(directory, config, epoch=epoch, tta_flip=tta_flip)
             postprocessing = postprocessing.with_changes(threshold, min_component_fraction)
-        return cls(config, variables, postprocessing, epoch=epoch, tta_flip=tta_flip)
+        predictor = cls(config, variables, postprocessing, epoch=epoch, tta_flip=tta_flip)
+        predictor._directory = directory
+        return predictor
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = weights.DEFAULT, **options: Any) -> "Predictor":
+        """Opens trained weights.
+
+        Args:
+          name: of weights in the package (`packaged_weights()` of workdir/weights.py), or a folder: a workdir, or one
+            that `save_pretrained` wrote.
+          **options: see `from_workdir`.
+
+        Raises:
+          InputError: see `find_weights` and `from_workdir`.
+        """
+        return cls.from_workdir(weights.find_weights(name), **options)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Writes the network into a folder that travels: `from_pretrained` opens it on any machine.
+
+        It has model.safetensors; config.json, with this predictor's threshold, smallest component and flip, and without
+        paths; and splits.json and environment.json of the run, where it is of one, which say who was trained on.
+
+        Args:
+          folder: made if missing.
+          dtype: of the weights, "float32" or "float16".
+
+        Raises:
+          InputError: the folder holds something already, or another dtype.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already: name a new folder for the weights.")
+        config = self.config.copy_and_resolve_references()
+        # Whatever the run started from knows no slice outside its training split (`check_no_leakage`).
+        config.update_from_flattened_dict({"data.data_dir": "", "train.init_from": ""})
+        config.evaluation.update(vars(self.postprocessing), tta_flip=self.tta_flip, tune_postprocessing=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", json.loads(config.to_json()))
+        for name in ("splits.json", "environment.json"):
+            if self._directory and (self._directory / name).exists():
+                shutil.copyfile(self._directory / name, folder / name)
+        weights.write_weights(folder, self.variables, epoch=self.epoch, dtype=dtype)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predicts.
@@ -203,10 +254,10 @@ def make_predict_step(model: Network, *, tta_flip: bool) -> PredictStep:
 
 
 def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tuple[dict[str, Any], int]:
-    """Restores what `model.apply` takes from the best checkpoint of a run, and nothing else.
+    """Restores what `model.apply` takes from the best checkpoint of a run or from model.safetensors, and nothing else.
 
     Args:
-      directory: the workdir.
+      directory: the workdir, or a folder of `Predictor.save_pretrained`.
       config: of the run.
 
     Returns:
@@ -215,17 +266,20 @@ def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tup
     Raises:
       InputError: there is no checkpoint, or it is of another network.
     """
-    if not (directory / "checkpoints").is_dir():
-        raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
     model, size = create_model(config.model), config.data.image_size
     shapes = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 1), jnp.float32))))
+    if (directory / weights.FILE).exists():
+        variables, epoch = weights.read_weights(directory, shapes)
+        return {"batch_stats": {}, **variables}, epoch
+    if not (directory / "checkpoints").is_dir():
+        raise InputError(f"{directory / 'checkpoints'} is missing: train first, or name another --workdir.")
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        epoch = checkpoints.best_epoch()
+        best = checkpoints.best_epoch()
         if config.train.ema_decay > 0:
-            restored = checkpoints.restore(epoch, {"ema": shapes})["ema"]
+            restored = checkpoints.restore(best, {"ema": shapes})["ema"]
         else:
-            restored = checkpoints.restore(epoch, shapes)
-    return {"batch_stats": {}, **jax.device_get(restored)}, epoch or 0
+            restored = checkpoints.restore(best, shapes)
+    return {"batch_stats": {}, **jax.device_get(restored)}, best or 0
 
 
 def predict_slices(

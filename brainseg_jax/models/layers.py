@@ -21,16 +21,25 @@ he_normal = nn.initializers.he_normal()
 
 
 class Network(nn.Module):
-    """What every network is: a module from images (B, H, W, 1) in [0, 1] to logits (B, H, W, 1), with three facts.
+    """A module from images to logits. A subclass names `title` and `stride` and defines `compute_logits`.
 
     Attributes:
       title: its name for people.
       stride: what both sides of an image must be a multiple of.
-      start_filters: channels of its first level; a field of every network.
+      start_filters: channels of the first level, at least 1.
+      prior: probability of tumour from which the logits start, between 0 and 1 (Lin et al. 2017, arXiv:1708.02002).
+      dtype: dtype of the computation; parameters and batch statistics stay float32.
+
+    Raises:
+      InputError: a field is outside its range.
     """
 
     title: ClassVar[str]
     stride: ClassVar[int]
+
+    start_filters: int = 16
+    prior: float = 0.5
+    dtype: Any = jnp.float32
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: D105
         for name in ("title", "stride"):
@@ -38,17 +47,45 @@ class Network(nn.Module):
                 raise TypeError(f"{cls.__name__} has no {name}: every network says its title and its stride.")
         super().__init_subclass__(**options)
 
+    def __post_init__(self) -> None:  # noqa: D105
+        if self.start_filters < 1:
+            raise InputError(f"config.model.start_filters is {self.start_filters}: set it to 1 or more.")
+        if not 0 < self.prior < 1:
+            raise InputError(f"config.model.prior is {self.prior}: set it to a number between 0 and 1.")
+        super().__post_init__()
 
-def check_fields(network: Any) -> None:
-    """Refuses values outside their range of the fields that every network here has.
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Computes the logits of the tumour mask.
 
-    Raises:
-      InputError: one is.
-    """
-    if network.start_filters < 1:
-        raise InputError(f"config.model.start_filters is {network.start_filters}: set it to 1 or more.")
-    if not 0 < network.prior < 1:
-        raise InputError(f"config.model.prior is {network.prior}: set it to a number between 0 and 1.")
+        Args:
+          images: (B, H, W, C), float, scaled to [0, 1]; H and W multiples of `stride`.
+          train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0) and batch norm
+            uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
+
+        Returns:
+          (B, H, W, 1) float32 logits.
+
+        Raises:
+          ValueError: the images have another shape.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"{self.title} takes images of shape (B, H, W, C), not {images.shape}.")
+        height, width = images.shape[1:3]
+        if height % self.stride or width % self.stride or not height or not width:
+            raise ValueError(
+                f"{self.title} takes images whose sides are multiples of {self.stride}, not {height}×{width}: "
+                f"set config.data.image_size to a multiple of {self.stride}."
+            )
+        return self.compute_logits(images.astype(self.dtype), train=train).astype(jnp.float32)
+
+    def compute_logits(self, images: Array, *, train: bool) -> Array:
+        """Maps images (B, H, W, C) to logits (B, H, W, 1), both of `dtype`; a subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__} must define compute_logits.")
+
+    @property
+    def prior_logit(self) -> float:
+        """The logit of `prior`: the offset at which a network's logits start."""
+        return math.log(self.prior / (1 - self.prior))
 
 
 # Which of the three taps of a stride-2 transposed convolution joins which of two neighbouring inputs to which of the
@@ -174,28 +211,3 @@ def batch_norm(*, name: str, dtype: Any, train: bool, offset: float = 0.0) -> nn
         bias_init=nn.initializers.constant(offset),
         name=name,
     )
-
-
-def log_odds(probability: float) -> float:
-    """The logit of a probability in (0, 1)."""
-    return math.log(probability / (1 - probability))
-
-
-def require_sides(shape: tuple[int, ...], *, stride: int, network: str) -> None:
-    """Refuses images that the network cannot halve as often as it must.
-
-    Args:
-      shape: (B, H, W, C) of the input.
-      stride: what both sides must be a multiple of.
-      network: the network's name, for the message.
-
-    Raises:
-      ValueError: a side is not a positive multiple of `stride`, or the shape is not (B, H, W, C).
-    """
-    if len(shape) != 4:
-        raise ValueError(f"{network} takes images of shape (B, H, W, C), not {shape}.")
-    if shape[1] % stride or shape[2] % stride or not shape[1] or not shape[2]:
-        raise ValueError(
-            f"{network} takes images whose sides are multiples of {stride}, not {shape[1]}×{shape[2]}: "
-            f"set config.data.image_size to a multiple of {stride}."
-        )

@@ -15,12 +15,9 @@ from brainseg_jax.models.layers import (
     UpConv2x2,
     UpConv3x3,
     batch_norm,
-    check_fields,
     convolution,
     he_normal,
-    log_odds,
     max_pool,
-    require_sides,
 )
 
 
@@ -127,43 +124,23 @@ class DecoderBlock(nn.Module):
 class LinkNet(Network):
     """A residual encoder of four stages; each decoder's output is added to the encoder stage of its size.
 
+    The logits have mean 0 and variance 1 before the last scale and offset: from a `prior` of one half they have a long
+    way to go.
+
     Attributes:
       start_filters: channels of the stem and of the first encoder stage; each further stage doubles them.
-      prior: probability of tumour of the untrained network's mean logit (Lin et al. 2017, arXiv:1708.02002). The logits
-        have mean 0 and variance 1 before scale and offset: from one half they have a long way to go.
-      dtype: dtype of the computation; parameters and batch statistics stay float32.
     """
-
-    start_filters: int = 64
-    prior: float = 0.5
-    dtype: Any = jnp.float32
 
     title: ClassVar[str] = "LinkNet"
     stride: ClassVar[int] = 64
     stages: ClassVar[int] = 4
 
-    def __post_init__(self) -> None:  # noqa: D105
-        check_fields(self)
-        super().__post_init__()
+    start_filters: int = 64
 
     @nn.compact
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes the logits of the tumour mask.
-
-        Args:
-          images: (B, H, W, C) images, float, scaled to [0, 1]; H and W multiples of 64.
-          train: whether batch norm uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
-
-        Returns:
-          (B, H, W, 1) float32 logits.
-
-        Raises:
-          ValueError: a side is not a multiple of 64.
-        """
-        require_sides(images.shape, stride=self.stride, network=self.title)
+    def compute_logits(self, images: Array, *, train: bool) -> Array:  # noqa: D102
         filters = self.start_filters
-        hidden = images.astype(self.dtype)
-        hidden = ConvNorm(filters, 7, 2, dtype=self.dtype, name="stem")(hidden, train=train)
+        hidden = ConvNorm(filters, 7, 2, dtype=self.dtype, name="stem")(images, train=train)
         hidden = max_pool(hidden, window=3)
         skips = []
         for stage in range(self.stages):
@@ -180,5 +157,4 @@ class LinkNet(Network):
         hidden = UpConvNorm(narrow, self.dtype, name="end_1")(hidden, train=train)
         hidden = ConvNorm(narrow, 3, dtype=self.dtype, name="end_2")(hidden, train=train)
         logits = UpConv2x2(1, use_bias=False, dtype=self.dtype, name="logits")(hidden)
-        logits = batch_norm(name="norm", dtype=self.dtype, train=train, offset=log_odds(self.prior))(logits)
-        return logits.astype(jnp.float32)
+        return batch_norm(name="norm", dtype=self.dtype, train=train, offset=self.prior_logit)(logits)

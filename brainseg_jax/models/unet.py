@@ -7,16 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.models.layers import (
-    Network,
-    UpConv2x2,
-    batch_norm,
-    check_fields,
-    he_normal,
-    log_odds,
-    max_pool,
-    require_sides,
-)
+from brainseg_jax.models.layers import Network, UpConv2x2, batch_norm, he_normal, max_pool
 
 
 class DoubleConv(nn.Module):
@@ -62,44 +53,23 @@ class UNet(Network):
       start_filters: channels of the first level; each level down doubles them.
       batch_norm: whether batch norm follows each 3×3 convolution; the published network has none.
       dropout_rate: dropout between the two convolutions of a level, in [0, 1).
-      prior: probability of tumour that the logits' bias alone gives at first (Lin et al. 2017, arXiv:1708.02002).
-      dtype: dtype of the computation; parameters stay float32.
     """
-
-    start_filters: int = 16
-    batch_norm: bool = False
-    dropout_rate: float = 0.0
-    prior: float = 0.5
-    dtype: Any = jnp.float32
 
     title: ClassVar[str] = "U-Net"
     stride: ClassVar[int] = 16
     levels: ClassVar[int] = 4
 
+    batch_norm: bool = False
+    dropout_rate: float = 0.0
+
     def __post_init__(self) -> None:  # noqa: D105
-        check_fields(self)
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"config.model.dropout_rate is {self.dropout_rate}: set it to a number in [0, 1).")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes the logits of the tumour mask.
-
-        Args:
-          images: (B, H, W, C) images, float, scaled to [0, 1]; H and W multiples of 16.
-          train: whether dropout is active (then `rngs={"dropout": key}` is needed unless its rate is 0) and batch norm
-            uses the statistics of the batch (then apply with `mutable=["batch_stats"]`).
-
-        Returns:
-          (B, H, W, 1) float32 logits.
-
-        Raises:
-          ValueError: a side is not a multiple of 16.
-        """
-        require_sides(images.shape, stride=self.stride, network=self.title)
-        hidden = images.astype(self.dtype)
-        skips = []
+    def compute_logits(self, images: Array, *, train: bool) -> Array:  # noqa: D102
+        hidden, skips = images, []
         for level in range(self.levels):
             hidden = self._double_conv(level, f"down_{level + 1}")(hidden, train=train)
             skips.append(hidden)
@@ -110,9 +80,8 @@ class UNet(Network):
             hidden = UpConv2x2(features, dtype=self.dtype, name=f"up_conv_{level + 1}")(hidden)
             hidden = jnp.concatenate([skips[level], hidden], axis=-1)
             hidden = self._double_conv(level, f"up_{level + 1}")(hidden, train=train)
-        bias_init = nn.initializers.constant(log_odds(self.prior))
-        logits = nn.Conv(1, (1, 1), kernel_init=he_normal, bias_init=bias_init, dtype=self.dtype, name="logits")(hidden)
-        return logits.astype(jnp.float32)
+        bias_init = nn.initializers.constant(self.prior_logit)
+        return nn.Conv(1, (1, 1), kernel_init=he_normal, bias_init=bias_init, dtype=self.dtype, name="logits")(hidden)
 
     def _double_conv(self, level: int, name: str) -> DoubleConv:
         features = self.start_filters * 2**level

@@ -36,6 +36,7 @@ from brainseg_jax.workdir.files import (
     start_run,
     write_metrics,
 )
+from brainseg_jax.workdir.weights import find_weights
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> None:
@@ -59,7 +60,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             "train on: lower it."
         )
     starts_anew = not (directory / "checkpoints").is_dir()
-    init_from = Path(config.train.init_from) if config.train.init_from and starts_anew else None
+    init_from = find_weights(config.train.init_from) if config.train.init_from and starts_anew else None
     if init_from:
         check_no_leakage(init_from, config, splits, dataset.metadata)
     training = setup_training(config, steps_per_epoch=splits["train"].size // config.train.batch_size)

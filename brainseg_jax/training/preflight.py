@@ -14,6 +14,7 @@ from brainseg_jax.data.splits import MUST_NOT_SHARE, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
+from brainseg_jax.workdir.weights import find_weights
 
 # Fields of a network that may differ from the run that another starts from: its parameters stay the same in number.
 KEEP_PARAMETERS = {"dropout_rate", "prior", "dtype"}
@@ -56,21 +57,22 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
 
 
 def check_no_leakage(
-    start: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], metadata: SliceMetadata
+    start: str | Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], metadata: SliceMetadata
 ) -> None:
     """Refuses to start from a run that was trained, or whose epoch was chosen, on patients of this run's other splits.
 
     Validation may have chosen the other run's epoch too. Runs that the other one started from count with it.
 
     Args:
-      start: workdir of the other run.
+      start: the other run: a workdir, a folder of weights, or a name of weights in the package.
       config: of this run.
       splits: the slice ids of each split of this run.
       metadata: this run's dataset.
 
     Raises:
-      InputError: it was, or it is a run of another network.
+      InputError: it was, it is a run of another network, or there is none.
     """
+    start = find_weights(start)
     other = read_config(start)
     fields = (set(other.model) | set(config.model)) - KEEP_PARAMETERS - {"name"}
     for field in ("name", *sorted(fields)):
@@ -94,7 +96,7 @@ def check_no_leakage(
                     f"run's {split} split: start from a run of the same protocol and fold."
                 )
     if other.train.init_from:
-        check_no_leakage(Path(other.train.init_from), config, splits, metadata)
+        check_no_leakage(other.train.init_from, config, splits, metadata)
 
 
 def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:

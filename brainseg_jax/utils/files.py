@@ -27,7 +27,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically: a killed process leaves the old file or the new one."""
+    """Writes a text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically: a killed process leaves the old file or the new one."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
+    unfinished.write_bytes(content)
     unfinished.replace(path)

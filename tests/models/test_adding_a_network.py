@@ -15,9 +15,8 @@ from brainseg_jax.training.loop import train_and_evaluate
 NETWORK = '''
 """A network of two convolutions."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -27,16 +26,13 @@ from brainseg_jax.models.layers import Network
 class TwoLayers(Network):
     """A 3×3 convolution, a ReLU and another one."""
 
-    start_filters: int = 4
-    dtype: Any = jnp.float32
     title: ClassVar[str] = "Two layers"
     stride: ClassVar[int] = 1
 
     @nn.compact
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Computes logits (B, H, W, 1) of images (B, H, W, 1)."""
+    def compute_logits(self, images: Array, *, train: bool) -> Array:
         hidden = nn.relu(nn.Conv(self.start_filters, (3, 3), dtype=self.dtype)(images))
-        return nn.Conv(1, (3, 3), dtype=self.dtype)(hidden).astype(jnp.float32)
+        return nn.Conv(1, (3, 3), dtype=self.dtype)(hidden)
 '''
 CONFIG = """
 import ml_collections

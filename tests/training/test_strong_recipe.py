@@ -177,7 +177,7 @@ def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong,
     ):
         train_and_evaluate(config, tmp_path / "run")
     config.train.init_from = str(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"nowhere/config\.json is missing"):
+    with pytest.raises(InputError, match=r"nowhere is no folder and no name of weights"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,74 @@
+"""Writes the card of trained weights: what they are, how good they are, and what they are not for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from brainseg_jax.inference.postprocessing import Postprocessing
+from brainseg_jax.utils.markdown import table
+from brainseg_jax.workdir.files import describe_run
+
+_HEAD = """---
+license: apache-2.0
+library_name: brainseg_jax
+pipeline_tag: image-segmentation
+tags: [mri, brain-tumor, jax, flax, unet]
+metrics: [dice]
+---
+"""
+_PHANTOMS = "\n**It was trained on synthetic slices (phantoms) only: it knows nothing about patients.**\n"
+_LIMITS = """## What it is not for
+
+It is not a medical device and must not inform the care of a patient. Every slice of its dataset has a tumour, of one of
+three classes, in T1 contrast-enhanced MRI from two hospitals: on a slice without a tumour, another sequence, another
+scanner or another disease its masks mean little. Gliomas are found and outlined far worse than the other two classes.
+`docs/MODEL_CARD.md` of the project says more.
+"""
+
+
+def model_card(
+    name: str, config: ml_collections.ConfigDict, evaluation: Mapping[str, Any], postprocessing: Postprocessing
+) -> str:
+    """Returns the card, in Markdown with the head that the Hugging Face hub reads.
+
+    Args:
+      name: of the weights.
+      config: of their training.
+      evaluation: what evaluation_test.json of the run holds.
+      postprocessing: how its probabilities become masks.
+    """
+    intervals = evaluation["intervals"]
+    rows = [_row("all", evaluation, intervals)]
+    rows += [_row(label, scores, intervals["by_class"][label]) for label, scores in evaluation["by_class"].items()]
+    return f"""{_HEAD}
+# {name}
+
+{describe_run(config)}, epoch {evaluation["checkpoint_epoch"]}.
+Input: one grey slice (H, W) of any size and range, upright. Output: the probability of each pixel to be tumour.
+A pixel is tumour above {postprocessing.threshold}; components smaller than {postprocessing.min_component_fraction:.2%}
+of the image are left out.
+{_PHANTOMS if evaluation["trained_on"] == "phantom" else ""}
+```python
+from brainseg_jax import Predictor
+
+[mask] = Predictor.from_pretrained("{name}").masks([image])
+```
+
+## How good it is
+
+On its test split of the {evaluation["dataset"]} dataset (protocol `{evaluation["protocol"]}`, slices in `splits.json`),
+with 95 % intervals by bootstrap over families of patients. "Missed" is the share of slices with Dice 0.
+
+{table(("Class", "Slices", "Families", "Dice", "Missed"), rows)}
+
+Measured at commit {evaluation["trained_with"]["commit"]} (training) and {evaluation["commit"]} (evaluation).
+
+{_LIMITS}"""
+
+
+def _row(label: str, scores: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
+    (low, high), (fewest, most) = intervals["dice"], intervals["share_missed"]
+    dice = f"{scores['dice']:.3f} ({low:.3f} to {high:.3f})"
+    missed = f"{scores['share_missed']:.1%} ({fewest:.1%} to {most:.1%})"
+    return [label, str(scores["slices"]), str(scores["families"]), dice, missed]
