@@ -20,7 +20,7 @@ from brainseg_jax.utils.provenance import describe_environment
 Row = dict[str, Any]
 # Name, the list of the report that takes the results, and what measures them; the points of a sweep share a name.
 Part = tuple[str, list[Row], Callable[[], list[Row]]]
-LOGGED = ("image_size", "batch_size", "slices", "devices", "ours_slices_per_second", "ratio", "step_share")
+LOGGED = ("image_size", "batch_size", "slices", "devices", "side", "channels", "features", "ratio", "step_share")
 
 
 def run_benchmark(
@@ -62,8 +62,7 @@ def run_benchmark(
             continue
         rows += measured
         for row in measured:
-            shown = {key: row[key] for key in LOGGED if key in row}
-            log(f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in shown.items())}")
+            log(", ".join([name, *(f"{key} {row[key]:.4g}" for key in LOGGED if key in row)]))
         longest = max(longest, time.perf_counter() - part_started)
         save(report)
     save(report)  # with all that was left out
