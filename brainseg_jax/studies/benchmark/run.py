@@ -20,7 +20,10 @@ from brainseg_jax.utils.provenance import describe_environment
 Row = dict[str, Any]
 # Name, the list of the report that takes the results, and what measures them; the points of a sweep share a name.
 Part = tuple[str, list[Row], Callable[[], list[Row]]]
-LOGGED = ("image_size", "batch_size", "slices", "devices", "side", "channels", "features", "ratio", "step_share")
+LOGGED = (
+    *("image_size", "batch_size", "slices", "devices", "side", "channels", "features"),
+    *("ours_slices_per_second", "torch_slices_per_second", "ratio", "step_share"),
+)
 
 
 def run_benchmark(
