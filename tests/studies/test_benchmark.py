@@ -24,13 +24,13 @@ def test_turns_count_units_a_second_and_alternate():
 
         return run
 
-    runs = {"fast": (program("fast", 0.01), 5), "slow": (program("slow", 0.04), 5)}
-    speeds = timing.measure_in_turns(runs, repeats=3, seconds=0.08)
+    programs = {"fast": timing.Program(program("fast", 0.01), 5), "slow": timing.Program(program("slow", 0.04), 5)}
+    speeds = timing.measure_in_turns(programs, repeats=3, seconds=0.08)
     assert speeds["fast"].median == pytest.approx(500, rel=0.25)
     assert speeds["slow"].median == pytest.approx(125, rel=0.25)
     assert all(speed.lowest <= speed.median <= speed.highest for speed in speeds.values())
     turns = [name for name, before in zip(order[4:], [None, *order[4:]], strict=False) if name != before]
-    assert min(order.count(name) for name in runs) > 3 * 2  # more than once a turn, after the run that wakes
+    assert min(order.count(name) for name in programs) > 3 * 2  # more than once a turn, after the run that wakes
     assert turns == ["fast", "slow"] * 3
 
 
@@ -75,6 +75,7 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
             for times in (1, 2)
         ],
         "sweeps": {"batch_size": [row], "dataset_slices": []},
+        "left_out": ["unet by image size"],
     }
     report.write_report(content, tmp_path)
     page = (tmp_path / "README.md").read_text()
@@ -82,10 +83,17 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     assert "best: 16 / 4 | **1.50**" in page
     assert "| 64×64 | 8 → 16 | 2 | 6.0 | 6.0 | 6.0 |" in page
     assert "| all |  |  | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
+    assert "Left out for lack of time or memory: unet by image size." in page
     assert "1234" not in page
     assert json.loads((tmp_path / "benchmark.json").read_text()) == content
     assert (tmp_path / "benchmark.png").stat().st_size > 0
     assert "| 1234 | 617 |" in report.describe({**content, "device": "NVIDIA H100"})
+
+
+def test_the_page_of_the_kept_results_is_written_from_them():
+    folder = REPOSITORY / "docs" / "results" / "benchmark_cpu"
+    content = json.loads((folder / "benchmark.json").read_text())
+    assert report.describe(content) == (folder / "README.md").read_text()
 
 
 def test_pytorchs_unet_is_ours():
@@ -133,20 +141,35 @@ def test_pytorchs_linknet_has_our_layers():
     assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
-def test_what_is_left_out_for_lack_of_time_is_named(monkeypatch):
+@pytest.mark.parametrize(("seconds", "measured", "left_out"), [(0, 1, ["sweep", "last"]), (600, 3, ["sweep"])])
+def test_what_is_left_out_for_lack_of_time_or_memory_is_named(monkeypatch, seconds, measured, left_out):
     pytest.importorskip("torch", reason="needs the [bench] extra")
     from brainseg_jax.studies.benchmark import run
 
-    def parts(plan, content, on_gpu, log):
-        yield "first", lambda: content["rows"].append("a row")
-        yield "second", lambda: content["rows"].append("another")
+    def too_large():
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(run, "_parts", parts)
-    monkeypatch.setattr(run, "measure_peaks", lambda *arguments, **options: {})
+    def parts(plan, content):
+        for name, measure in (("first", None), ("sweep", None), ("sweep", too_large), ("sweep", None), ("last", None)):
+            yield name, content["rows"], measure or (lambda: [{"ratio": 1.0}])
+
+    monkeypatch.setattr(run, "list_parts", parts)
+    monkeypatch.setattr(run, "measure_peaks", lambda plan: {})
     saved = []
-    run.run_benchmark(PLANS["tiny"], log=lambda line: None, save=lambda content: saved.append(str(content)), seconds=0)
-    assert "'rows': ['a row']" in saved[-1]
-    assert "'left_out': ['second']" in saved[-1]
+    run.run_benchmark(PLANS["tiny"], log=lambda line: None, save=saved.append, seconds=seconds)
+    assert saved[-1]["rows"] == [{"ratio": 1.0}] * measured
+    assert saved[-1]["left_out"] == left_out
+
+
+def test_the_convolutions_to_profile_are_those_of_the_network():
+    pytest.importorskip("torch", reason="needs the [bench] extra")
+    from brainseg_jax.studies.benchmark import convolutions
+
+    case = PLANS["tiny"].recipes()[0]
+    model = create_model({"name": "unet", "start_filters": case.start_filters})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 1), np.float32))["params"]
+    kernels = [leaf.shape[2:] for leaf in jax.tree.leaves(shapes) if leaf.shape[:2] == (3, 3)]
+    assert sorted(kernels) == sorted(shape[1:] for shape in convolutions.list_shapes(case))
 
 
 def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
@@ -168,4 +191,4 @@ def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
     }
     assert [epoch["model"] for epoch in content["epochs"]] == ["unet", "linknet"]
     assert all(epoch["step_share"] > 0 for epoch in content["epochs"])
-    assert "[bench]" in (REPOSITORY / "README.md").read_text()
+    assert "'.[bench]'" in (REPOSITORY / "docs" / "how_to" / "many_gpus.md").read_text()

@@ -1,50 +1,43 @@
 """Runs the whole benchmark, in order of value."""
 
-import functools
+import gc
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import jax
+import torch
 
-from brainseg_jax.studies.benchmark import convolutions, torch_programs
+from brainseg_jax.data.loaders import StreamingLoader
+from brainseg_jax.studies.benchmark import convolutions, ours, torch_programs
 from brainseg_jax.studies.benchmark.case import Case, Plan
-from brainseg_jax.studies.benchmark.measurements import (
-    best_of,
-    compare,
-    describe_row,
-    measure_devices,
-    measure_epoch,
-    measure_peaks,
-    sweep,
-)
+from brainseg_jax.studies.benchmark.timing import Speed, measure_in_turns
 from brainseg_jax.utils.provenance import describe_environment
+
+Row = dict[str, Any]
+# Name, the list of the report that takes the results, and what measures them; the points of a sweep share a name.
+Part = tuple[str, list[Row], Callable[[], list[Row]]]
+LOGGED = (
+    *("image_size", "batch_size", "slices", "devices", "side", "channels", "features"),
+    *("ours_slices_per_second", "torch_slices_per_second", "ratio", "step_share"),
+)
 
 
 def run_benchmark(
-    plan: Plan,
-    *,
-    log: Callable[[str], None],
-    save: Callable[[dict[str, Any]], None] = lambda report: None,
-    seconds: float = math.inf,
-) -> dict[str, Any]:
-    """Measures everything, what matters most first.
+    plan: Plan, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None], seconds: float = math.inf
+) -> None:
+    """Measures everything, what matters most first; what does not fit into the memory is left out.
 
     Args:
       plan: how much.
       log: called with each result, a line at a time.
-      save: called with the report so far after each part.
+      save: called with the content of benchmark.json so far after each part.
       seconds: a part that would probably not end within so many seconds of the start is left out.
-
-    Returns:
-      The content of benchmark.json.
     """
-    import torch
-
     started = time.perf_counter()
-    on_gpu = jax.default_backend() == "gpu"
     environment = describe_environment(devices=jax.device_count())
     versions: Any = environment["versions"]
     report: dict[str, Any] = {
@@ -52,7 +45,7 @@ def run_benchmark(
         "versions": {**versions, "torch": torch.__version__},
         "torch_threads": torch.get_num_threads(),
         "repeats": plan.repeats,
-        "peaks": measure_peaks(plan, on_gpu=on_gpu),
+        "peaks": measure_peaks(plan),
         "rows": [],
         "epochs": [],
         "sweeps": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
@@ -61,77 +54,173 @@ def run_benchmark(
     }
     log(", ".join(f"{name} {value:.3g}" for name, value in report["peaks"].items()))
     longest = 0.0
-    for name, measure in _parts(plan, report, on_gpu, log):
+    for name, rows, measure in list_parts(plan, report):
         part_started = time.perf_counter()
-        if report["rows"] and part_started - started + longest > seconds:
-            report["left_out"].append(name)
-            log(f"left out for lack of time: {name}")
+        late = bool(report["rows"]) and part_started - started + longest > seconds
+        if name in report["left_out"]:  # a larger point of a sweep
             continue
-        measure()
+        if late or (measured := _measure(measure)) is None:
+            report["left_out"].append(name)
+            log(f"left out for lack of {'time' if late else 'memory'}: {name}")
+            continue
+        rows += measured
+        for row in measured:
+            log(", ".join([name, *(f"{key} {row[key]:.4g}" for key in LOGGED if key in row)]))
         longest = max(longest, time.perf_counter() - part_started)
         save(report)
     save(report)  # with all that was left out
-    return report
 
 
-def _parts(
-    plan: Plan, report: dict[str, Any], on_gpu: bool, log: Callable[[str], None]
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yields the name and the function of each part, in order of value; the function adds to `report`."""
-    best_setting: dict[tuple[str, str], torch_programs.Setting] = {}
-    sweeps, peaks = report["sweeps"], report["peaks"]
-
-    def compare_recipe(case: Case) -> None:
-        settings = torch_programs.settings(compiled=plan.torch_compile)
-        row, best_setting[case.model, case.mode] = compare(case, settings, plan, peaks)
-        report["rows"].append(row)
-        log(describe_row(row))
-
-    def epoch(case: Case) -> None:
-        slices = case.batch_size * plan.epoch_steps
-        report["epochs"].append(measure_epoch(case, slices=slices, repeats=plan.repeats))
-        log(f"{case.model}: the whole epoch at {report['epochs'][-1]['step_share']:.1%} of the bare step's speed")
-
-    def batch_sizes(case: Case) -> None:
-        cases = (replace(case, batch_size=round(case.batch_size * factor)) for factor in plan.batches)
-        points = list(sweep(cases, best_setting[case.model, case.mode], plan, peaks, log))
-        sweeps["batch_size"] += points
-        report["rows"].append(best_of(points))
-
-    def image_sizes(case: Case) -> None:
-        cases = (replace(case, image_size=size) for size in plan.image_sizes)
-        sweeps["image_size"] += sweep(cases, best_setting[case.model, case.mode], plan, peaks, log)
-
-    def datasets(case: Case) -> None:
-        started = time.perf_counter()
-        for point, slices in enumerate(plan.datasets):
-            if not point or time.perf_counter() - started < plan.sweep_seconds:
-                sweeps["dataset_slices"].append(measure_epoch(case, slices=slices, repeats=2))
-
-    def devices(case: Case) -> None:
-        rows = measure_devices(case, plan)
-        sweeps["devices"] += rows
-        for row in rows:
-            log(f"{case.model}, {row['devices']} devices: {row['ours_slices_per_second']:.1f} slices/s")
-
-    def profile_convolutions(case: Case) -> None:
-        report["convolutions"] = convolutions.profile(case, repeats=3, seconds=min(plan.seconds, 0.05))
-
-    recipes = plan.recipes(on_gpu=on_gpu)
-    unet = recipes[0]
+def list_parts(plan: Plan, report: Mapping[str, Any]) -> Iterator[Part]:
+    """Yields the parts in order of value; the sweeps follow from results of the parts before them in the report."""
+    rows, sweeps, peaks = report["rows"], report["sweeps"], report["peaks"]
+    settings = torch_programs.list_settings(compiled=plan.torch_compile)
+    shorter = replace(plan, repeats=max(2, plan.repeats // 2))
+    recipes = plan.recipes()
     cases = [replace(case, mode=mode) for mode in ("train", "inference") for case in recipes]
     for case in cases:
-        yield f"{case.model} {case.mode}", functools.partial(compare_recipe, case)
+        yield (f"{case.model} {case.mode}", rows, partial(compare, case, settings, plan, peaks))
     for case in recipes:
-        yield f"{case.model} epochs", functools.partial(epoch, case)
+        slices = case.batch_size * plan.epoch_steps
+        yield (f"{case.model} epochs", report["epochs"], partial(measure_epoch, case, slices, plan))
     # Sweeps use PyTorch's best setting, which is unknown if the recipe was left out.
-    for case in cases:
-        if (case.model, case.mode) in best_setting:
-            yield f"{case.model} {case.mode} by batch size", functools.partial(batch_sizes, case)
-    yield "unet convolutions", functools.partial(profile_convolutions, unet)
-    yield "unet epochs by dataset", functools.partial(datasets, unet)
+    best = {(row["model"], row["mode"]): {row["torch_setting"]: settings[row["torch_setting"]]} for row in rows}
+    for factor in plan.batches:
+        for case in [case for case in cases if (case.model, case.mode) in best]:
+            larger = replace(case, batch_size=case.batch_size * factor)
+            measure = partial(compare, larger, best[case.model, case.mode], shorter, peaks)
+            yield (f"{case.model} {case.mode} by batch size", sweeps["batch_size"], measure)
+    for task in best:
+        if points := [row for row in sweeps["batch_size"] if (row["model"], row["mode"]) == task]:
+            rows.append(best_of(points))
+    profile = partial(convolutions.profile, recipes[0], repeats=3, seconds=min(plan.seconds, 0.05))
+    yield ("unet convolutions", report["convolutions"], profile)
+    for slices in plan.datasets:
+        measure = partial(measure_epoch, recipes[0], slices, shorter)
+        yield ("unet epochs by dataset", sweeps["dataset_slices"], measure)
+    for size in plan.image_sizes:
+        for case in [case for case in recipes if (case.model, case.mode) in best]:
+            measure = partial(compare, replace(case, image_size=size), best[case.model, case.mode], shorter, peaks)
+            yield (f"{case.model} by image size", sweeps["image_size"], measure)
     for case in recipes:
-        if (case.model, "train") in best_setting:
-            yield f"{case.model} by image size", functools.partial(image_sizes, case)
-    for case in recipes:
-        yield f"{case.model} by devices", functools.partial(devices, case)
+        yield (f"{case.model} by devices", sweeps["devices"], partial(measure_devices, case, plan))
+
+
+def compare(case: Case, settings: torch_programs.Settings, plan: Plan, peaks: Mapping[str, float]) -> list[Row]:
+    """Measures our program beside PyTorch's in several settings.
+
+    Returns:
+      A row, ours against the fastest setting. `share_of_peak` is that of the peak which bounds our program, of
+      arithmetic or of memory.
+    """
+    program = ours.make_program(case)
+    in_torch = {name: torch_programs.make_program(case, **setting) for name, setting in settings.items()}
+    speeds = measure_in_turns({"ours": program, **in_torch}, repeats=plan.repeats, seconds=plan.seconds)
+    fastest = max(in_torch, key=lambda name: speeds[name].median)
+    flops, moved = (count * speeds["ours"].median for count in (program.flops_per_slice, program.bytes_per_slice))
+    shares = {
+        "arithmetic": flops / peaks[f"{case.dtype}_flops_per_second"],
+        "memory": moved / peaks["bytes_per_second"],
+    }
+    bound_by = max(shares, key=lambda name: shares[name])
+    row = {
+        **asdict(case),
+        "batch": "recipe",
+        "parameters": program.parameters,
+        **_speed("ours", speeds["ours"]),
+        **_speed("torch", speeds[fastest]),
+        "torch_setting": fastest,
+        "ratio": speeds["ours"].median / speeds[fastest].median,
+        "torch_settings": {name: speeds[name].median for name in in_torch},
+        "ours_compile_seconds": program.compile_seconds,
+        "torch_compile_seconds": in_torch[fastest].compile_seconds,
+        "ours_memory_bytes": program.memory_bytes,
+        "torch_memory_bytes": in_torch[fastest].memory_bytes,
+        "flops_per_slice": program.flops_per_slice,
+        "bytes_per_slice": program.bytes_per_slice,
+        "flops_per_second": flops,
+        "bytes_per_second": moved,
+        "bound_by": bound_by,
+        "share_of_peak": shares[bound_by],
+    }
+    return [row]
+
+
+def best_of(points: Sequence[Row]) -> Row:
+    """Returns a row of each library at the batch size at which it is fastest."""
+    our_best, torch_best = (max(points, key=lambda row: row[f"{name}_slices_per_second"]) for name in ("ours", "torch"))
+    return {
+        **our_best,
+        **{name: value for name, value in torch_best.items() if name.startswith("torch_")},
+        "batch": "best",
+        "torch_batch_size": torch_best["batch_size"],
+        "ratio": our_best["ours_slices_per_second"] / torch_best["torch_slices_per_second"],
+    }
+
+
+def measure_epoch(case: Case, slices: int, plan: Plan) -> list[Row]:
+    """Measures epochs of so many slices: a row, as shares of the bare step's speed."""
+    noise = ours.random_slices(slices, case.image_size)
+    programs = {
+        "bare": ours.make_program(case),
+        "device": ours.make_epoch(case, noise),
+        "augmented": ours.make_epoch(case, noise, augmented=True),
+        "stream": ours.make_epoch(case, noise, StreamingLoader),
+    }
+    speeds = measure_in_turns(programs, repeats=plan.repeats, seconds=plan.seconds)
+    bare, device, augmented, stream = (speeds[name].median for name in programs)
+    row = {
+        **asdict(case),
+        "slices": slices,
+        "bare_step_slices_per_second": bare,
+        "epoch_slices_per_second": device,
+        "step_share": device / bare,
+        "step_share_augmented": augmented / bare,
+        "stream_share_of_device": stream / device,
+    }
+    return [row]
+
+
+def measure_devices(case: Case, plan: Plan) -> list[Row]:
+    """Measures our training on one device, on two, … on all that can share the batch: a row each."""
+    counts = [count for count in range(1, jax.device_count() + 1) if case.batch_size % count == 0]
+    cases = {str(count): replace(case, devices=count) for count in counts}
+    programs = {name: ours.make_program(case) for name, case in cases.items()}
+    speeds = measure_in_turns(programs, repeats=plan.repeats, seconds=plan.seconds)
+    return [{**asdict(case), **_speed("ours", speeds[name])} for name, case in cases.items()]
+
+
+def measure_peaks(plan: Plan) -> dict[str, float]:
+    """Measures the peak rates of the device by large matrix products and a large copy.
+
+    All of a CPU's cores, whatever number of devices a step uses: XLA gives a large product to all of them.
+    """
+    on_gpu = jax.default_backend() == "gpu"
+    size = 8192 if on_gpu else 2048
+    matrix = jax.random.normal(jax.random.key(0), (size, size))
+    values = jax.random.normal(jax.random.key(0), (2**28 if on_gpu else 2**25,))
+    programs = {
+        f"{dtype}_flops_per_second": ours.jit_program(lambda a: a @ a, matrix.astype(dtype), units=2 * size**3)
+        for dtype in ("float32", "bfloat16")
+    }
+    programs["bytes_per_second"] = ours.jit_program(lambda a: a + 1.0, values, units=2 * values.nbytes)
+    speeds = measure_in_turns(programs, repeats=plan.repeats, seconds=plan.seconds)
+    return {name: speed.median for name, speed in speeds.items()}
+
+
+def _measure(measure: Callable[[], list[Row]]) -> list[Row] | None:
+    """Measures a part; None if it does not fit into the memory."""
+    gc.collect()  # the programs before need their memory no longer
+    try:
+        return measure()
+    except (RuntimeError, MemoryError) as error:  # JAX and PyTorch each raise a RuntimeError of their own
+        if "memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+
+
+def _speed(name: str, speed: Speed) -> Row:
+    return {
+        f"{name}_slices_per_second": speed.median,
+        f"{name}_slices_per_second_range": [speed.lowest, speed.highest],
+    }

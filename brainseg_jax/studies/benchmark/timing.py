@@ -12,43 +12,41 @@ PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Program:
-    """A program to compare.
+    """A program to time.
 
     Attributes:
       run: does the work once and waits for it.
-      slices: slices that `run` works on.
+      units: units of work of a run: slices, bytes or operations.
       compile_seconds: from the start of compilation to the end of the first run.
-      parameters: trainable parameters of its network.
       memory_bytes: its peak memory; None if unknown.
-      flops_per_slice: floating-point operations a slice, as XLA counts them; None if unknown.
-      bytes_per_slice: bytes that its operations read and write a slice, as XLA counts them; None if unknown.
+      parameters: trainable parameters of its network.
+      flops_per_slice: floating-point operations a slice, as XLA counts them; 0 if unknown.
+      bytes_per_slice: bytes that its operations read and write a slice, as XLA counts them; 0 if unknown.
     """
 
-    run: Callable[[], None]
-    slices: int
-    compile_seconds: float
-    parameters: int
+    run: Callable[[], object]
+    units: int
+    compile_seconds: float = 0.0
     memory_bytes: int | None = None
-    flops_per_slice: float | None = None
-    bytes_per_slice: float | None = None
+    parameters: int = 0
+    flops_per_slice: float = 0.0
+    bytes_per_slice: float = 0.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Slices a second over several repeats: the median and the spread."""
+    """Units of work a second over several turns: the median and the spread."""
 
     median: float
     lowest: float
     highest: float
 
 
-def measure_in_turns(
-    runs: Mapping[str, tuple[Callable[[], None], int]], *, repeats: int, seconds: float
-) -> dict[str, Speed]:
+def measure_in_turns(programs: Mapping[str, Program], *, repeats: int, seconds: float) -> dict[str, Speed]:
     """Times programs in turns.
 
     Args:
-      runs: by name, what to run and how many units of work (slices, bytes, operations) a run does.
+      programs: by name.
       repeats: turns.
       seconds: minimum duration of each program a turn, for which it is repeated.
 
@@ -56,20 +54,20 @@ def measure_in_turns(
       Units a second, by name.
     """
     times: dict[str, int] = {}
-    for name, (run, _) in runs.items():
-        run()
-        times[name] = max(1, round(seconds / _measure_seconds(run, 1)))
-    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for name, program in programs.items():
+        program.run()
+        times[name] = max(1, round(seconds / _measure_seconds(program, 1)))
+    speeds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
-        for name, (run, units) in runs.items():
+        for name, program in programs.items():
             time.sleep(PAUSE_SECONDS)
-            run()  # wakes the program's threads
-            speeds[name].append(units * times[name] / _measure_seconds(run, times[name]))
+            program.run()  # wakes its threads
+            speeds[name].append(program.units * times[name] / _measure_seconds(program, times[name]))
     return {name: Speed(float(np.median(values)), min(values), max(values)) for name, values in speeds.items()}
 
 
-def _measure_seconds(run: Callable[[], None], times: int) -> float:
+def _measure_seconds(program: Program, times: int) -> float:
     start = time.perf_counter()
     for _ in range(times):
-        run()
+        program.run()
     return time.perf_counter() - start

@@ -3,21 +3,26 @@
 Written as a PyTorch user would write them, with PyTorch's own layers; images and feature maps are NCHW.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class DoubleConv(nn.Sequential):
-    """Two 3×3 convolutions, each followed by a ReLU: (B, C, H, W) to (B, features, H, W)."""
+def double_conv(channels: int, features: int) -> nn.Sequential:
+    """Returns two 3×3 convolutions, each followed by a ReLU: (B, C, H, W) to (B, features, H, W)."""
+    first, second = (nn.Conv2d(inputs, features, 3, padding=1) for inputs in (channels, features))
+    return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
 
-    def __init__(self, channels: int, features: int) -> None:  # noqa: D107
-        super().__init__(
-            nn.Conv2d(channels, features, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(features, features, 3, padding=1),
-            nn.ReLU(inplace=True),
-        )
+
+def conv_norm(channels: int, features: int, size: int = 3, stride: int = 1, *, up: bool = False) -> nn.Sequential:
+    """Returns a convolution without bias, transposed and doubling both sides if `up`, batch norm and a ReLU."""
+    if up:
+        conv = nn.ConvTranspose2d(channels, features, size, stride=2, padding=1, output_padding=1, bias=False)
+    else:
+        conv = nn.Conv2d(channels, features, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(features), nn.ReLU(inplace=True))
 
 
 class UNet(nn.Module):
@@ -26,45 +31,20 @@ class UNet(nn.Module):
     def __init__(self, start_filters: int) -> None:  # noqa: D107
         super().__init__()
         widths = [start_filters * 2**level for level in range(5)]
-        inputs = [1, *widths[:-2]]
-        self.down = nn.ModuleList(DoubleConv(*pair) for pair in zip(inputs, widths[:-1], strict=True))
-        self.bottom = DoubleConv(widths[3], widths[4])
+        self.down = nn.ModuleList(double_conv(*pair) for pair in itertools.pairwise([1, *widths]))
         self.up_conv = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[3::-1])
-        self.up = nn.ModuleList(DoubleConv(2 * width, width) for width in widths[3::-1])
+        self.up = nn.ModuleList(double_conv(2 * width, width) for width in widths[3::-1])
         self.logits = nn.Conv2d(start_filters, 1, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        skips = []
+        skips: list[Tensor] = []
         for block in self.down:
-            hidden = block(hidden)
+            hidden = block(functional.max_pool2d(hidden, 2) if skips else hidden)
             skips.append(hidden)
-            hidden = functional.max_pool2d(hidden, 2)
-        hidden = self.bottom(hidden)
+        hidden = skips.pop()
         for up_conv, block in zip(self.up_conv, self.up, strict=True):
             hidden = block(torch.cat([skips.pop(), up_conv(hidden)], 1))
         return self.logits(hidden)
-
-
-class ConvNorm(nn.Sequential):
-    """A convolution without bias, batch norm and an optional ReLU."""
-
-    def __init__(self, channels: int, features: int, kernel_size: int = 3, stride: int = 1, relu: bool = True) -> None:  # noqa: D107
-        super().__init__(
-            nn.Conv2d(channels, features, kernel_size, stride, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(features),
-            *([nn.ReLU(inplace=True)] if relu else []),
-        )
-
-
-class UpConvNorm(nn.Sequential):
-    """A 3×3 transposed convolution that doubles both sides, batch norm and a ReLU."""
-
-    def __init__(self, channels: int, features: int) -> None:  # noqa: D107
-        super().__init__(
-            nn.ConvTranspose2d(channels, features, 3, stride=2, padding=1, output_padding=1, bias=False),
-            nn.BatchNorm2d(features),
-            nn.ReLU(inplace=True),
-        )
 
 
 class ResidualBlock(nn.Module):
@@ -73,7 +53,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, features: int, stride: int = 1) -> None:  # noqa: D107
         super().__init__()
         self.convs = nn.Sequential(
-            ConvNorm(channels, features, stride=stride), ConvNorm(features, features, relu=False)
+            conv_norm(channels, features, 3, stride),
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
+            nn.BatchNorm2d(features),
         )
         self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(channels, features, 1, stride)
 
@@ -81,12 +63,11 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.convs(inputs) + self.shortcut(inputs))
 
 
-class DecoderBlock(nn.Sequential):
-    """1×1 to a quarter of the channels, 3×3 transposed (doubles both sides), 1×1 to `features` channels."""
-
-    def __init__(self, channels: int, features: int) -> None:  # noqa: D107
-        narrow = max(channels // 4, 1)
-        super().__init__(ConvNorm(channels, narrow, 1), UpConvNorm(narrow, narrow), ConvNorm(narrow, features, 1))
+def decoder_block(channels: int, features: int) -> nn.Sequential:
+    """Returns 1×1 to a quarter of the channels, 3×3 transposed (doubles both sides), 1×1 to `features` channels."""
+    narrow = max(channels // 4, 1)
+    layers = conv_norm(channels, narrow, 1), conv_norm(narrow, narrow, up=True), conv_norm(narrow, features, 1)
+    return nn.Sequential(*layers)
 
 
 class LinkNet(nn.Module):
@@ -94,20 +75,16 @@ class LinkNet(nn.Module):
 
     def __init__(self, start_filters: int) -> None:  # noqa: D107
         super().__init__()
-        widths = [start_filters * 2**stage for stage in range(4)]
-        inputs = [start_filters, *widths[:-1]]
-        self.stem = ConvNorm(1, start_filters, 7, 2)
+        pairs = list(itertools.pairwise([start_filters, *(start_filters * 2**stage for stage in range(4))]))
+        self.stem = conv_norm(1, start_filters, 7, 2)
         self.encoders = nn.ModuleList(
-            nn.Sequential(ResidualBlock(channels, width, 2), ResidualBlock(width, width))
-            for channels, width in zip(inputs, widths, strict=True)
+            nn.Sequential(ResidualBlock(channels, width, 2), ResidualBlock(width, width)) for channels, width in pairs
         )
-        self.decoders = nn.ModuleList(
-            DecoderBlock(width, channels) for channels, width in zip(inputs[::-1], widths[::-1], strict=True)
-        )
+        self.decoders = nn.ModuleList(decoder_block(width, channels) for channels, width in reversed(pairs))
         narrow = max(start_filters // 2, 1)
         self.end = nn.Sequential(
-            UpConvNorm(start_filters, narrow),
-            ConvNorm(narrow, narrow),
+            conv_norm(start_filters, narrow, up=True),
+            conv_norm(narrow, narrow),
             nn.ConvTranspose2d(narrow, 1, 2, stride=2, bias=False),
             nn.BatchNorm2d(1),
         )

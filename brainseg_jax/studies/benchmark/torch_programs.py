@@ -1,8 +1,7 @@
 """Makes PyTorch's programs for the same tasks, eager and in its faster settings."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,84 +11,65 @@ from brainseg_jax.studies.benchmark.case import Case
 from brainseg_jax.studies.benchmark.timing import Program
 from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 
+Settings = Mapping[str, Mapping[str, bool]]
 
-@dataclass(frozen=True)
-class Setting:
-    """A way to run PyTorch.
 
-    Attributes:
-      name: as tables show it.
-      channels_last: feature maps and kernels in NHWC order.
-      autocast: convolutions in bfloat16.
+def list_settings(*, compiled: bool) -> Settings:
+    """Returns arguments of `make_program` to try on this machine, by name; torch.compile among them if `compiled`."""
+    name = "channels-last, bf16" if torch.cuda.is_available() else "channels-last"
+    settings = {"eager": {}, name: {"fast": True}, f"{name}, compiled": {"fast": True, "compiled": True}}
+    return {name: setting for name, setting in settings.items() if compiled or "compiled" not in setting}
+
+
+def make_program(case: Case, *, fast: bool = False, compiled: bool = False) -> Program:
+    """Makes PyTorch's training step (binary cross-entropy, Adam) or inference and runs it once.
+
+    Args:
+      case: what to do.
+      fast: feature maps and kernels in NHWC order and, on a GPU, convolutions in bfloat16.
       compiled: through torch.compile.
     """
-
-    name: str
-    channels_last: bool = False
-    autocast: bool = False
-    compiled: bool = False
-
-
-def settings(*, compiled: bool) -> tuple[Setting, ...]:
-    """Returns the settings to try on this machine, eager first; torch.compile among them if `compiled`."""
-    if torch.cuda.is_available():
-        fast = Setting("channels-last, bf16", channels_last=True, autocast=True)
-    else:
-        fast = Setting("channels-last", channels_last=True)
-    variants = [replace(fast, name=f"{fast.name}, compiled", compiled=True)] if compiled else []
-    return (Setting("eager"), fast, *variants)
-
-
-def make_program(case: Case, setting: Setting) -> Program:
-    """Makes PyTorch's training step (binary cross-entropy, Adam) or inference for a case and runs it once."""
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     torch.backends.cudnn.benchmark = True  # the fastest algorithm for each shape
     torch.set_float32_matmul_precision("high")  # TF32, as XLA does
-    memory_format = torch.channels_last if setting.channels_last else torch.contiguous_format
-    network = NETWORKS[case.model](case.start_filters).to(device)
+    memory_format = torch.channels_last if fast else torch.contiguous_format
+    network = NETWORKS[case.model](case.start_filters).train(case.mode == "train").to(device)
     network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     shape = (case.batch_size, 1, case.image_size, case.image_size)
     images = torch.rand(shape, device=device).contiguous(memory_format=memory_format)
     masks = (torch.rand(shape, device=device) > 0.9).float()
     torch.compiler.reset()
-    function: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False) if setting.compiled else network
+    function = torch.compile(network, dynamic=False) if compiled else network
 
     def forward() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=setting.autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast and on_gpu):
             return function(images)
 
-    if case.mode == "train":
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        functional.binary_cross_entropy_with_logits(forward().float(), masks).backward()
+        optimizer.step()
 
-        def work() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            functional.binary_cross_entropy_with_logits(forward().float(), masks).backward()
-            optimizer.step()
-
-    else:
-        network.eval()
-
-        def work() -> None:
-            with torch.inference_mode():
-                forward()
+    work = train if case.mode == "train" else torch.inference_mode()(forward)
 
     def run() -> None:
         for _ in range(case.steps):
             work()
-        if on_gpu:
-            torch.cuda.synchronize()
+        synchronize()
 
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    return Program(
-        run=run,
-        slices=case.batch_size * case.steps,
-        compile_seconds=seconds,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
-    )
+    memory_bytes = torch.cuda.max_memory_allocated() if on_gpu else None
+    return Program(run, case.batch_size * case.steps, seconds, memory_bytes)
+
+
+def synchronize() -> None:
+    """Waits for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
