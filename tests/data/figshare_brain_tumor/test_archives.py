@@ -1,7 +1,8 @@
 """Finding the dataset in a folder: every way to pack it is the same source, and what is wrong is named."""
 
-import dataclasses
+import concurrent.futures
 import io
+import multiprocessing
 import shutil
 import zipfile
 
@@ -105,22 +106,23 @@ def test_an_id_beyond_cvind_is_refused(unzipped):
         archives.find_source(unzipped)
 
 
-def test_several_processes_read_the_same_slices_in_the_same_order(phantom_archives, monkeypatch):
+def test_several_processes_read_the_same_slices_in_the_same_order(tmp_path, phantom_archives, monkeypatch):
     monkeypatch.setattr(archives, "CHUNK", 10)
     files = archives.find_source(phantom_archives).slices[::-1]
     alone = list(archives.read_slices(files))
-    with archives.reading_processes(2) as readers:
-        together = list(archives.read_slices(files, readers=readers, ahead=2))
+    monkeypatch.setattr(archives, "CHUNKS_AHEAD", 2)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, context) as readers:
+        together = list(archives.read_slices(files, readers=readers))
+        broken = tmp_path / "broken.zip"
+        broken.write_bytes(b"no zip")
+        missing = files[5]._replace(path=broken, inner_zip="")
+        with pytest.raises(InputError, match=r"broken\.zip is not a zip file"):
+            list(archives.read_slices((*files, missing), readers=readers))
     assert [slice_.slice_id for slice_ in together] == [entry.slice_id for entry in files]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         np.testing.assert_array_equal(one.mask, other.mask)
-    missing = dataclasses.replace(files[5], member="absent.mat", pack="", path=phantom_archives / "cvind.mat")
-    with (
-        pytest.raises(InputError, match=r"cvind\.mat is not a zip file"),
-        archives.reading_processes(2) as readers,
-    ):
-        list(archives.read_slices((*files, missing), readers=readers))
 
 
 def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):

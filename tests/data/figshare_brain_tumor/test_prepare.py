@@ -127,17 +127,17 @@ def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_one_before(tmp_path, s
         archive.writestr("3064.mat", b"not a matlab file")
     with pytest.raises(InputError, match=r"3064\.mat is not a MATLAB"):
         build(bad, tmp_path / "out", overwrite=True)
-    assert not list((tmp_path / "out").rglob("*incomplete*"))
+    assert not list((tmp_path / "out").glob("unfinished*"))
     source = json.loads((folder / prepare.SOURCE_FILE).read_text())
     assert source["fingerprint"] == archives.find_source(small_archives).fingerprint
 
 
 def test_what_a_killed_build_left_is_swept_away(tmp_path, small_archives):
-    left = tmp_path / "out" / "figshare_brain_tumor" / "phantom" / "incomplete.ABC_1.0.0"
-    left.mkdir(parents=True)
-    (left / "half").write_text("half")
-    build(small_archives, tmp_path / "out")
-    assert not left.exists()
+    unfinished = tmp_path / "out" / "unfinished_phantom"
+    (unfinished / "figshare_brain_tumor" / "phantom" / "1.0.0").mkdir(parents=True)
+    folder = build(small_archives, tmp_path / "out")
+    assert not unfinished.exists()
+    assert (folder / prepare.SOURCE_FILE).exists()
 
 
 def test_a_missing_dataset_is_refused_with_the_command_that_makes_it(tmp_path):
