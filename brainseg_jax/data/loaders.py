@@ -81,8 +81,9 @@ class StreamingLoader:
         )
         sharding = batch_sharding(self._mesh, axis=1)
         sent = (StepBatches(shard_local(slices, sharding), None) for slices in gathered)
-        # A pair sends the next batches before the compiled step works on the current ones.
-        for current, _ in itertools.pairwise(itertools.chain(sent, [None])):
+        # A pair sends the next batches before the compiled step works on the current ones; the last one has no next.
+        sent_and_none: Iterator[Any] = itertools.chain(sent, [None])
+        for current, _ in itertools.pairwise(sent_and_none):
             yield current
 
 

@@ -162,9 +162,10 @@ def _matlab_file(fields: dict[str, tuple[np.ndarray, str]], *, struct: str = "",
             group.attrs["MATLAB_class"] = np.bytes_("struct")
         for name, (value, matlab_class) in fields.items():
             packed = {"compression": "gzip", "compression_opts": 1} if value.size > 4096 else {}
-            # Without time stamps the same slice gives the same bytes.
-            item = group.create_dataset(name, data=value, track_times=False, **packed)
-            item.attrs["MATLAB_class"] = np.bytes_(matlab_class)
+            # Without time stamps, and with each field closed before the next, the same slice gives the same bytes.
+            field = group.create_dataset(name, data=value, track_times=False, **packed)
+            field.attrs["MATLAB_class"] = np.bytes_(matlab_class)
+            del field
     data = bytearray(buffer.getvalue())
     # 116 bytes of text, 8 of subsystem offset, version 0x0200 and "IM" for little endian: MATLAB's own header.
     data[:512] = _HEADER.format(platform=platform).encode().ljust(116) + bytes(8) + b"\x00\x02IM" + bytes(384)

@@ -102,7 +102,7 @@ class _Patient(NamedTuple):
     person: int  # index of the person among those with this kind of tumour
     visit: int  # index of the visit; every visit of a person has its own patient id
     fold: int
-    count: int  # slices
+    slices: int  # number of slices
 
     @property
     def patient_id(self) -> str:
@@ -146,7 +146,7 @@ def _draw_slices(patient: _Patient, seed: int, size: int) -> Iterator[tuple[NDAr
     in_second_view = 3 if rng.random() < 0.35 else 0  # the last three slices of some examinations
     noise = rng.uniform(0.012, 0.05)
     peak = rng.uniform(700, 2600)
-    for view, count in zip(views, (patient.count - in_second_view, in_second_view), strict=False):
+    for view, count in zip(views, (patient.slices - in_second_view, in_second_view), strict=False):
         camera = Camera(rng, view)
         for depth in camera.tumour_depths(head, tumour, count):
             plane = camera.plane(depth, min(size, ACQUIRED_SIZE))
@@ -174,7 +174,7 @@ def phantom_slices(*, patients: int, seed: int = 0, size: int = 512) -> Iterator
         if value < least:
             raise InputError(f"Phantom slices: {name} must be at least {least}, not {value}: choose a larger number.")
     plan = _plan_patients(patients, seed)
-    total = sum(patient.count for patient in plan)
+    total = sum(patient.slices for patient in plan)
     if total > SLICE_IDS:
         raise InputError(f"{patients} phantom patients need {total} slice ids of {SLICE_IDS}: ask for fewer patients.")
     slices = ((patient, *pair) for patient in plan for pair in _draw_slices(patient, seed, size))
