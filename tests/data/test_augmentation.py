@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, each change does what its name says, and strengths out of range are refused."""
+"""Augmentation: image and mask move together, each change does what its name says, and bad strengths are refused."""
 
 import dataclasses
 

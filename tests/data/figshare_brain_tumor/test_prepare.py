@@ -28,7 +28,7 @@ def build(folder, data_dir, *, config="phantom", overwrite=False):
 
 
 def as_published(folder, into, *, keep=lambda slice_, fold: True, **changes):
-    """Writes the phantom slices of `folder` as unzipped files without the mark of a phantom, for the config `figshare`."""
+    """Writes the phantom slices of `folder` as unmarked files, which the config `figshare` accepts."""
     into.mkdir(parents=True)
     source = archives.find_source(folder)
     for slice_ in archives.read_slices(source.slices):
