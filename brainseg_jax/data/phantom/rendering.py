@@ -199,7 +199,7 @@ def _paint_tumour(canvas: Canvas, tumour: Tumour) -> None:
     if tumour.kind == MENINGIOMA:
         paint(np.maximum(np.abs(inner + 0.8) - 1.1, distance - 7), tumour.brightness, opacity=0.8)
     if tumour.core:
-        size = float(min(tumour.radii))  # a float64 scalar would make the image float64
+        size = min(tumour.radii)  # float64, and so is the core
         core = np.maximum(distance + size * (1 - tumour.core) + 0.1 * size * texture, distance + 3)
         paint(core, 0.45 + 0.05 * texture, blur=2.5)
 
