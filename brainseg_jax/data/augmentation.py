@@ -1,9 +1,9 @@
-"""Random changes of images and masks in training, on the device, inside the compiled step.
+"""Changes images and masks at random in training, on the device, inside the compiled step.
 
-Flip, rotation, scale, shift and elastic deformation are one warp, so that an image is interpolated once: linearly,
-with black beyond its edges; its mask likewise and then cut at one half. Every change whose strength is 0 is left out of
-the compiled program; with all at 0 images and masks pass as they are. Each change but the flip, which has a
-probability of its own, happens to a slice with the same probability, independently of the others.
+Flip, rotation, scale, shift and elastic deformation together are one warp, so that an image is interpolated only once:
+linearly, with 0 beyond its edges. A mask is interpolated likewise and then thresholded at one half. A change with
+strength 0 is not in the compiled program. Each change happens to a slice with the same probability, independently of
+the others; only the flip has a probability of its own.
 """
 
 import dataclasses
@@ -13,18 +13,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
 from brainseg_jax.errors import InputError
 
-ELASTIC_KNOTS = 5  # the elastic displacement is drawn on so many points a side and interpolated smoothly
-BIAS_KNOTS = 3  # the brightness likewise
-LOW_RESOLUTION, GATES = 1, 2  # numbers folded into a key, for draws beside those that it is split for
+ELASTIC_KNOTS = 5  # the elastic displacement is drawn on a grid of 5×5 points and interpolated smoothly
+BIAS_KNOTS = 3  # the brightness likewise, on 3×3 points
+LOW_RESOLUTION, GATES = 1, 2  # folded into a key, for draws in addition to those that the key is split for
+# The largest strengths; 1 where none is given.
+LIMITS = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "low_resolution": 0.9, "blur": 0.02}
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Strengths; 0 leaves a change out. brainseg_jax/config.py explains each.
+    """Strengths of the changes, explained in brainseg_jax/config.py; 0 leaves a change out.
 
     Raises:
       InputError: a strength is outside its range.
@@ -45,25 +48,13 @@ class Augmentation:
 
     def __post_init__(self) -> None:  # noqa: D105
         for name, value in dataclasses.asdict(self).items():
-            top = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "low_resolution": 0.9, "blur": 0.02}.get(
-                name, 1.0
-            )
-            if not 0 <= value <= top:
-                raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {top}.")
-
-    @property
-    def warps(self) -> bool:
-        """Whether pixels move."""
-        return any((self.flip, self.rotation, self.scale, self.shift, self.elastic))
-
-    @property
-    def changes_intensities(self) -> bool:
-        """Whether grey levels change."""
-        return any((self.gamma, self.contrast, self.bias, self.blur, self.low_resolution, self.noise))
+            highest = LIMITS.get(name, 1.0)
+            if not 0 <= value <= highest:
+                raise InputError(f"config.augmentation.{name} is {value}: set it to a number from 0 to {highest}.")
 
 
 def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentation) -> tuple[Array, Array]:
-    """Changes each slice in its own way.
+    """Changes each slice independently.
 
     Args:
       key: PRNG key; the same key gives the same changes.
@@ -74,19 +65,23 @@ def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentati
     Returns:
       Images (B, S, S, 1) in [0, 1] and masks, 0 or 1.
     """
+    strength = augmentation
     warp_key, intensity_key = jax.random.split(key)
-    if augmentation.warps:
-        keys = jax.random.split(warp_key, len(images))
-        points = jax.vmap(lambda one: _source_points(one, images.shape[1], augmentation))(keys)
-        warped = jax.vmap(_sample)(jnp.concatenate([images, masks], axis=-1), points)
+    if any((strength.flip, strength.rotation, strength.scale, strength.shift, strength.elastic)):
+
+        def warp(key: Array, slice_: Array) -> Array:
+            rows, columns = jnp.moveaxis(_source_points(key, images.shape[1], strength), -1, 0)
+            return jax.vmap(lambda channel: map_coordinates(channel, [rows, columns], order=1), -1, -1)(slice_)
+
+        warped = jax.vmap(warp)(jax.random.split(warp_key, len(images)), jnp.concatenate([images, masks], axis=-1))
         images, masks = warped[..., :1], (warped[..., 1:] >= 0.5).astype(jnp.float32)
-    if augmentation.changes_intensities:
-        images = _change_intensities(intensity_key, images, augmentation)
+    if any((strength.gamma, strength.contrast, strength.bias, strength.blur, strength.low_resolution, strength.noise)):
+        images = _change_intensities(intensity_key, images, strength)
     return images, masks
 
 
 def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
-    """Where each pixel of the result is taken from, (S, S, 2) rows and columns, for one slice."""
+    """Draws from where each pixel of a warped slice is taken: (S, S, 2) rows and columns."""
     flip_key, angle_key, scale_key, shift_key, elastic_key = jax.random.split(key, 5)
     happens = _gates(key, strength.probability)
     middle = (side - 1) / 2
@@ -109,24 +104,8 @@ def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
     return points + middle
 
 
-def _sample(image: Array, points: Array) -> Array:
-    """Linear interpolation of (S, S, C) at (S, S, 2) rows and columns; 0 beyond the edges."""
-    side = image.shape[0]
-    low = jnp.floor(points)
-    weights = points - low
-    low = low.astype(jnp.int32)
-    result = jnp.zeros_like(image)
-    for down in (0, 1):
-        for right in (0, 1):
-            corner = low + jnp.array([down, right], jnp.int32)
-            inside = ((corner >= 0) & (corner < side)).all(-1)
-            row, column = jnp.moveaxis(jnp.clip(corner, 0, side - 1), -1, 0)
-            share = jnp.abs(1 - down - weights[..., 0]) * jnp.abs(1 - right - weights[..., 1])
-            result += jnp.where(inside, share, 0.0)[..., None] * image[row, column]
-    return result
-
-
 def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Array:
+    """Changes grey levels; masks stay."""
     gamma_key, contrast_key, level_key, noise_key, bias_key, blur_key = jax.random.split(key, 6)
     one_each = (len(images), 1, 1, 1)
     happens = _gates(key, strength.probability, shape=one_each)
@@ -153,7 +132,7 @@ def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Ar
 
 
 def _gates(key: Array, probability: float, *, shape: tuple[int, ...] = ()) -> Callable[[str, Array, ArrayLike], Array]:
-    """`happens(name, changed, unchanged)`: the first with the probability, drawn for each name, else the second."""
+    """Returns `happens(name, changed, unchanged)`: `changed` with the probability, drawn for each name."""
     names = [field.name for field in dataclasses.fields(Augmentation)]
 
     def happens(name: str, changed: Array, unchanged: ArrayLike) -> Array:
@@ -166,7 +145,7 @@ def _gates(key: Array, probability: float, *, shape: tuple[int, ...] = ()) -> Ca
 
 
 def _coarsen(image: Array, factor: Array) -> Array:
-    """Keeps every `factor`-th row and column of (S, S, C), `factor` at least 1, and interpolates between them."""
+    """Keeps every `factor`-th row and column of (S, S, C) and interpolates between them; `factor` is at least 1."""
     steps = jnp.arange(image.shape[0], dtype=jnp.float32) / factor
     low = jnp.floor(steps)
     weights = (steps - low)[:, None, None]
@@ -178,7 +157,7 @@ def _coarsen(image: Array, factor: Array) -> Array:
 
 
 def _blur(sigmas: Array, images: Array, largest: float) -> Array:
-    """Gaussian blur with a standard deviation (B, 1, 1, 1) of its own for each image, in shares of the side."""
+    """Blurs each image with a Gaussian of its own standard deviation, (B, 1, 1, 1) in shares of the side."""
     side = images.shape[1]
     radius = max(1, math.ceil(2.5 * largest * side))
     offsets = range(-radius, radius + 1)
@@ -190,5 +169,5 @@ def _blur(sigmas: Array, images: Array, largest: float) -> Array:
         margins[axis] = (radius, radius)
         padded = jnp.pad(images, margins, mode="edge")
         shifted = (jax.lax.slice_in_dim(padded, first, first + side, axis=axis) for first in range(len(offsets)))
-        images = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), jnp.zeros_like(images))
+        images = sum((weight * image for weight, image in zip(weights, shifted, strict=True)), jnp.zeros_like(images))
     return images

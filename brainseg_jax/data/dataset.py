@@ -17,10 +17,10 @@ class Sample(NamedTuple):
     """One slice of the dataset, unprocessed.
 
     Attributes:
-      slice_id: id of the slice.
+      slice_id: 1..3064.
       image: (H, W) int16, upright.
       mask: (H, W) uint8, 0 or 1.
-      spacing_mm: side of a pixel, NaN if unknown.
+      spacing_mm: side of a pixel in millimetres, NaN if unknown.
     """
 
     slice_id: int
@@ -53,31 +53,25 @@ class Dataset:
             )
         self.name = config
         builder = Builder(config=config, data_dir=data_dir or None)
-        command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}"
-        command += " --phantom=40" if config == "phantom" else ""
+        phantom = " --phantom=40" if config == "phantom" else ""
+        command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}{phantom}"
         if not Path(builder.data_path).exists():
             raise InputError(f"{builder.data_dir_root} holds no {builder.info.full_name}: run `{command}` first.")
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
             raise InputError(
-                f"{builder.data_path} is in the {builder.info.file_format.value} form, which only TensorFlow reads: "
-                f"run `{command} --overwrite` for the array_record form."
+                f"{builder.data_path} is in the {builder.info.file_format.value} format, which only TensorFlow reads: "
+                f"run `{command} --overwrite` for the array_record format."
             )
-        self._sources = {split: builder.as_data_source(split) for split in sorted(builder.info.splits)}
+        self._sources = builder.as_data_source()
         without_pixels = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
-        rows = [
-            (int(row["slice_id"]), row["patient_id"], int(row["label"]) + 1, int(row["fold"]), split, index)
-            for split in self._sources
-            for index, row in enumerate(builder.as_data_source(split, decoders=without_pixels))
-        ]
-        rows.sort(key=lambda row: row[0])
-        slice_ids, patient_ids, labels, folds, splits, indices = zip(*rows, strict=True)
-        self.metadata = SliceMetadata(
-            np.array(slice_ids),
-            tuple(name.decode() if isinstance(name, bytes) else name for name in patient_ids),
-            np.array(labels),
-            np.array(folds),
-        )
-        self._locations = dict(zip(slice_ids, zip(splits, indices, strict=True), strict=True))
+        rows = {
+            int(row["slice_id"]): (split, index, row["patient_id"].decode(), int(row["label"]) + 1, int(row["fold"]))
+            for split, source in builder.as_data_source(decoders=without_pixels).items()
+            for index, row in enumerate(source)
+        }
+        self._rows = dict(sorted(rows.items()))
+        _, _, patient_ids, labels, folds = zip(*self._rows.values(), strict=True)
+        self.metadata = SliceMetadata(np.array([*self._rows]), patient_ids, np.array(labels), np.array(folds))
 
     @classmethod
     def from_config(cls, settings: ml_collections.ConfigDict) -> "Dataset":
@@ -91,10 +85,10 @@ class Dataset:
           InputError: the dataset has no slice with one of the ids.
         """
         for slice_id in slice_ids:
-            if int(slice_id) not in self._locations:
+            if int(slice_id) not in self._rows:
                 raise InputError(
                     f"The dataset has no slice {slice_id}: name the --data_dir that the run was trained with."
                 )
-            split, index = self._locations[int(slice_id)]
+            split, index, *_ = self._rows[int(slice_id)]
             row = self._sources[split][index]
             yield Sample(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))

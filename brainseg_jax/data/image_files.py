@@ -10,7 +10,7 @@ from brainseg_jax.errors import InputError
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as (H, W), upright, with the file's intensities; converts colours to grey.
+    """Reads an image as (H, W), upright, with the file's grey levels; converts colours to grey.
 
     Raises:
       InputError: the file is not a `.mat`, PNG or JPEG file, or it is damaged.

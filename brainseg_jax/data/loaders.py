@@ -1,13 +1,13 @@
-"""Batches for the compiled steps: their order, and how they come to the devices.
+"""Makes batches for the compiled steps, in their order, and sends them to the devices.
 
-A call of a compiled step takes several batches at once, a `StepBatches`. Either all slices lie in device memory and it
-names rows of them, or it brings its slices along, gathered by grain's threads and sent ahead of their use. Both give
-the same batches in the same order.
+A call of a compiled step takes several batches at once, a `StepBatches`. With `DeviceLoader` all slices are in device
+memory and a call gets only row numbers; with `StreamingLoader` it gets the slices, which grain's threads gather and
+which are sent one call ahead. Both give the same batches in the same order.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grain
 import jax
@@ -21,141 +21,131 @@ from brainseg_jax.data.packing import PackedSlices
 from brainseg_jax.utils.sharding import batch_sharding, part_of_process, replicated, shard, shard_local
 
 CACHES = ("auto", "device", "stream")
-# The rest of the device's memory is for the network: its feature maps take far more than the slices of a batch.
-SHARE_FOR_SLICES = 0.5
+SHARE_FOR_SLICES = 0.5  # of the free device memory; the rest is for the network's feature maps
 READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 Carry = TypeVar("Carry")
 
 
 class StepBatches(NamedTuple):
-    """What one call of a compiled step works on: K batches of B slices.
+    """The K batches of B slices that one call of a compiled step works on.
 
     Attributes:
-      slices: all slices (N, S, S), on every device; or these batches' own (K, B, S, S), divided among the devices.
-      rows: (K, B) int32, which of all slices; None where they have their own.
+      slices: either all slices of the split, (N, S, S), on every device; or only those of these batches,
+        (K, B, S, S), divided among the devices.
+      rows: (K, B) int32, the rows of `slices` that make up the batches; None if `slices` has only these batches.
     """
 
     slices: PackedSlices
     rows: Array | None
 
 
-class SliceLoader(Protocol):
-    """Slices, handed out in batches."""
-
-    def __len__(self) -> int:
-        """The number of slices."""
-
-    def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
-        """Batches (E, B) of rows `steps_per_call` of them at a time; the last one may be shorter."""
-
-
 class DeviceLoader:
-    """All slices in the memory of every device: nothing but row numbers travels during an epoch."""
+    """Keeps all slices in the memory of every device; only row numbers are sent during an epoch."""
 
     def __init__(self, slices: PackedSlices, mesh: Mesh) -> None:
         """Sends the slices."""
         self._mesh, self._count = mesh, len(slices.images)
-        filled = jax.tree.map(lambda leaf: _fill_up(leaf, round_up(self._count)), slices)
-        self._slices: PackedSlices = shard(filled, replicated(mesh))
+        margin = round_up(self._count) - self._count
+        padded = jax.tree.map(lambda leaf: np.pad(leaf, [(0, margin), *[(0, 0)] * (leaf.ndim - 1)]), slices)
+        self._slices: PackedSlices = shard(padded, replicated(mesh))
 
-    def __len__(self) -> int:  # noqa: D105
+    def __len__(self) -> int:
+        """Returns the number of slices."""
         return self._count
 
     def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
-        """See `SliceLoader`."""
-        for rows in _chunks(batches, steps_per_call):
+        """Yields batches, (E, B) rows, `steps_per_call` of them at a time; the last time there may be fewer."""
+        for first in range(0, len(batches), steps_per_call):
+            rows = batches[first : first + steps_per_call]
             yield StepBatches(self._slices, shard(rows, batch_sharding(self._mesh, axis=1)))
 
 
 class StreamingLoader:
-    """Slices in the host's memory or on its disk; each process sends the part of a batch that its devices work on."""
+    """Leaves the slices in host memory or on disk; each process sends the slices that its devices work on."""
 
     def __init__(self, slices: PackedSlices, mesh: Mesh) -> None:
-        """Keeps the slices where they are."""
+        """Keeps a reference to the slices."""
         self._mesh, self._slices = mesh, slices
 
-    def __len__(self) -> int:  # noqa: D105
+    def __len__(self) -> int:
+        """Returns the number of slices."""
         return len(self._slices.images)
 
     def iterate(self, batches: np.ndarray, *, steps_per_call: int) -> Iterator[StepBatches]:
-        """See `SliceLoader`."""
-        mine = batches[:, part_of_process(self._mesh, batches.shape[1])]
-        chunks = list(_chunks(mine, steps_per_call))
+        """See `DeviceLoader.iterate`."""
+        rows = batches[:, part_of_process(self._mesh, batches.shape[1])]
         gathered = (
-            grain.MapDataset.range(len(chunks))
-            .map(lambda index: jax.tree.map(lambda leaf: leaf[chunks[index]], self._slices))
+            grain.MapDataset.range(0, len(rows), steps_per_call)
+            .map(lambda first: jax.tree.map(lambda leaf: leaf[rows[first : first + steps_per_call]], self._slices))
             .to_iter_dataset(READ_AHEAD)
         )
         sharding = batch_sharding(self._mesh, axis=1)
-        sent: Iterator[StepBatches] = (StepBatches(shard_local(part, sharding), None) for part in gathered)
-        # The next batches are on their way while these are worked on.
-        ahead = list(itertools.islice(sent, 1))
-        for step_batches in sent:
-            ahead.append(step_batches)
-            yield ahead.pop(0)
-        yield from ahead
+        sent = (StepBatches(shard_local(slices, sharding), None) for slices in gathered)
+        # A pair sends the next batches before the compiled step works on the current ones; the last one has no next.
+        sent_and_none: Iterator[Any] = itertools.chain(sent, [None])
+        for current, _ in itertools.pairwise(sent_and_none):
+            yield current
 
 
-def make_loaders(parts: Sequence[PackedSlices], mesh: Mesh, *, cache: str) -> list[SliceLoader]:
-    """Chooses where the slices wait: all in one way, and all processes alike.
+SliceLoader = DeviceLoader | StreamingLoader
+
+
+def make_loaders(splits: Sequence[PackedSlices], mesh: Mesh, *, cache: str) -> list[SliceLoader]:
+    """Makes a loader for each split; all are of one kind, in all processes.
 
     Args:
-      parts: NumPy arrays.
+      splits: the slices of each split, as NumPy arrays.
       mesh: the devices.
-      cache: "device", "stream", or "auto": on the devices if all of them fit in half of what is free there.
+      cache: "device", "stream", or "auto": "device" if all splits fit in half of the free memory of a device.
     """
     if cache == "auto":
-        needed = sum(part.nbytes * round_up(len(part.images)) // len(part.images) for part in parts)
+        needed = sum(slices.nbytes * round_up(len(slices.images)) // len(slices.images) for slices in splits)
         fits = needed <= SHARE_FOR_SLICES * _free_memory(mesh)
         if jax.process_count() > 1:
             fits = bool(multihost_utils.process_allgather(np.array(fits)).all())
         cache = "device" if fits else "stream"
     loader_class = DeviceLoader if cache == "device" else StreamingLoader
-    return [loader_class(part, mesh) for part in parts]
+    return [loader_class(slices, mesh) for slices in splits]
 
 
 def round_up(count: int) -> int:
-    """The least number of the form 2^k or 3 · 2^k that is not below `count`.
+    """Rounds up to 2^k or 3 · 2^k.
 
-    Arrays are filled up to it, so that folds, which differ by a few slices, share a compiled program.
+    Arrays are padded to this length, so that folds, which differ by a few slices, share a compiled program.
     """
     power = 1 << (count - 1).bit_length()
     return 3 * power // 4 if 3 * power // 4 >= count else power
 
 
 def choose_steps_per_call(wanted: int, loader: SliceLoader, *, batches: int) -> int:
-    """How many batches a call of a compiled step takes.
+    """Chooses how many batches a call of a compiled step takes.
 
     Args:
-      wanted: `config.train.steps_per_call`; 0 to choose.
-      loader: where the slices wait.
+      wanted: `config.train.steps_per_call`; 0 for the best number.
+      loader: the slices.
       batches: batches of an epoch.
 
     Returns:
-      `wanted`, or: on a CPU 1, where a compiled loop over steps is some ten times slower than the steps (XLA runs its
-      convolutions badly inside loops); on a GPU all, or 8 where the slices are streamed and must fit.
+      `wanted`, if it is not 0. Otherwise 1 on a CPU, where XLA runs convolutions inside a loop some ten times slower;
+      on a GPU all batches, or 8 if their slices are streamed and must fit in its memory.
     """
-    if wanted:
-        return min(wanted, batches)
-    if jax.default_backend() == "cpu":
-        return 1
-    return batches if isinstance(loader, DeviceLoader) else min(8, batches)
+    best = 1 if jax.default_backend() == "cpu" else batches if isinstance(loader, DeviceLoader) else 8
+    return min(wanted or best, batches)
 
 
 def scan_batches(
     step: Callable[..., tuple[Carry, Any]], carry: Carry, step_batches: StepBatches, *others: Array
 ) -> tuple[Carry, Any]:
-    """Runs `step(carry, slices, *others)` over several batches, inside a compiled function.
+    """Runs a step over several batches, inside a compiled function.
 
     Args:
-      step: takes the carry, the B slices of a batch, and what belongs to the batch of each of `others`; gives the next
-        carry and the batch's results.
+      step: `step(carry, slices, *others)`: the next carry and the results of a batch of B slices.
       carry: the first carry.
       step_batches: K batches.
-      others: arrays whose first axis is K long.
+      others: arrays (K, ...); the step gets the row of its batch.
 
     Returns:
-      The last carry and the results of all batches, stacked along a first axis of K.
+      The last carry and the results of all batches, stacked along a first axis of length K.
     """
 
     def body(carry: Carry, batch: Any) -> tuple[Carry, Any]:
@@ -171,47 +161,36 @@ def scan_batches(
 
 
 def epoch_batches(*, seed: int, epoch: int, slices: int, batch_size: int) -> np.ndarray:
-    """The batches of an epoch, from the seed and the epoch alone.
+    """Draws the batches of an epoch; they depend on the arguments only.
 
     Args:
       seed: the run's seed.
-      epoch: 1 for the first.
-      slices: how many there are.
-      batch_size: slices a batch.
+      epoch: number of the epoch, from 1.
+      slices: number of slices.
+      batch_size: slices in a batch.
 
     Returns:
-      (slices // batch_size, batch_size) int32 rows, each at most once: the rest of the permutation sits this epoch
-      out, so that every batch has one shape and batch norm sees no filling.
+      (slices // batch_size, batch_size) int32 rows, each at most once. The rest of the permutation is left out in this
+      epoch, so that all batches have one shape and batch norm sees no padding.
     """
     order = np.random.default_rng((seed, epoch)).permutation(slices).astype(np.int32)
     return order[: slices // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def padded_batches(slices: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All slices in order, in batches of one shape.
+    """Divides all slices, in order, into batches of one shape.
 
     Returns:
-      rows (E, batch_size) int32 and weights (E, batch_size) float32, 0 where the last batch is filled up.
+      rows (E, batch_size) int32 and weights (E, batch_size) float32, 0 for the padding of the last batch, otherwise 1.
     """
     rows = np.arange(-(-slices // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     return np.minimum(rows, slices - 1), (rows < slices).astype(np.float32)
 
 
-def _fill_up(leaf: np.ndarray, count: int) -> np.ndarray:
-    filled = np.zeros((count, *leaf.shape[1:]), leaf.dtype)
-    filled[: len(leaf)] = leaf
-    return filled
-
-
-def _chunks(batches: np.ndarray, length: int) -> Iterator[np.ndarray]:
-    for first in range(0, len(batches), length):
-        yield batches[first : first + length]
-
-
 def _free_memory(mesh: Mesh) -> int:
-    """Bytes that are free on one of the devices of this process."""
+    """Returns the free bytes on one of the devices of this process."""
     device = mesh.local_devices[0]
     if device.platform == "cpu":
         return psutil.virtual_memory().available // len(mesh.local_devices)
-    statistics = device.memory_stats() or {}  # nothing under some allocators: then slices are streamed
+    statistics = device.memory_stats() or {}  # some allocators give none: then slices are streamed
     return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)

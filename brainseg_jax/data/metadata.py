@@ -1,11 +1,10 @@
-"""Holds and summarizes the metadata of the slices: ids, classes and folds."""
+"""The metadata of the slices: ids, classes and folds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from brainseg_jax.data.dataset_info import LABELS, PUBLISHED_IDS, PUBLISHED_SLICES, family_of
+from brainseg_jax.data.dataset_info import FOLDS, LABELS, PUBLISHED_IDS, PUBLISHED_SLICES, family_of
 
 
 @dataclass(frozen=True)
@@ -26,28 +25,24 @@ class SliceMetadata:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The family of each slice."""
+        """Returns the family of each slice's patient."""
         return tuple(family_of(patient_id) for patient_id in self.patient_ids)
 
 
 def describe_metadata(metadata: SliceMetadata) -> str:
-    """Tabulates slices, classes, patient ids and families by fold, one line each."""
-
-    def row(name: str, rows: Sequence[int]) -> str:
-        labels = [int(metadata.labels[index]) for index in rows]
-        ids = {metadata.patient_ids[index] for index in rows}
-        counts = [len(rows), *(labels.count(label) for label in (1, 2, 3)), len(ids), len(set(map(family_of, ids)))]
-        return f"{name:>6}" + "".join(f"{count:>12d}" for count in counts)
-
+    """Counts slices, classes, patient ids and families of each fold, in a table of text with a line per fold."""
+    patient_ids = np.array(metadata.patient_ids)
     lines = [f"{'fold':>6}" + "".join(f"{name:>12}" for name in ("slices", *LABELS, "ids", "families"))]
-    for fold in range(1, 6):
-        lines.append(row(str(fold), [index for index, own_fold in enumerate(metadata.folds) if own_fold == fold]))
-    lines.append(row("all", range(len(metadata.labels))))
+    for name, rows in (*((str(fold), metadata.folds == fold) for fold in FOLDS), ("all", metadata.folds > 0)):
+        labels = [np.count_nonzero(metadata.labels[rows] == label) for label in (1, 2, 3)]
+        ids = set(patient_ids[rows].tolist())
+        counts = (sum(labels), *labels, len(ids), len(set(map(family_of, ids))))
+        lines.append(f"{name:>6}" + "".join(f"{count:>12d}" for count in counts))
     return "\n".join(lines)
 
 
 def compare_with_published(metadata: SliceMetadata) -> str:
-    """Says in one line how the slices differ from those that figshare publishes."""
+    """Describes in one line how the slices differ from those that figshare publishes."""
     counts = {name: int((metadata.labels == label).sum()) for label, name in enumerate(LABELS, start=1)}
     total, published = sum(counts.values()), sum(PUBLISHED_SLICES.values())
     ids = len(set(metadata.patient_ids))

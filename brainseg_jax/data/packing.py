@@ -23,7 +23,7 @@ class PackedSlices(NamedTuple):
 
     Attributes:
       images: (..., S, S) uint16; 0..65535 represents 0..1.
-      masks: (..., S, S/8) uint8, eight pixels of a row per byte, the first in the highest bit.
+      masks: (..., S, S/8) uint8; a byte holds eight pixels of a row, the first in the highest bit.
     """
 
     images: Any
@@ -31,7 +31,7 @@ class PackedSlices(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Size of both arrays in bytes."""
+        """Returns the size of both arrays in bytes."""
         return self.images.nbytes + self.masks.nbytes
 
 
@@ -46,7 +46,7 @@ def load_slices(dataset: Dataset, slice_ids: np.ndarray, *, image_size: int, per
 
     Returns:
       The N slices in the order of `slice_ids`, as NumPy arrays. A pixel of a resized mask is tumour if at least half
-      of its area is. The arrays are memory-mapped to unnamed files in TMPDIR, so that they may exceed the memory.
+      of its area is. The arrays are memory-mapped to unnamed files in TMPDIR, so they may be larger than the memory.
 
     Raises:
       InputError: TMPDIR is full.
@@ -73,11 +73,11 @@ def unpack(slices: PackedSlices) -> tuple[Array, Array]:
 
 
 def _array_in_file(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Makes an array that is memory-mapped to an unnamed temporary file, which lives as long as the mapping."""
+    """Creates an array in an unnamed temporary file, which exists as long as the array."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile() as file:
         try:
-            # Linux only. Without it a full disk kills the process when it writes to a page, with no message.
+            # Reserves the space (Linux only): on a full disk, writing to the array would kill the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:

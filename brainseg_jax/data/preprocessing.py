@@ -9,8 +9,8 @@ def scale_image(image: np.ndarray, *, percentile: float = 0.0) -> np.ndarray:
 
     Args:
       image: (H, W) of any real dtype and range.
-      percentile: this percentile becomes 0 and 100 minus it becomes 1; levels outside are clipped. With 0 these are
-        the minimum and the maximum, so that a single bright pixel may darken the rest of the image.
+      percentile: this percentile p becomes 0 and percentile 100 - p becomes 1; levels outside are clipped. 0 takes
+        minimum and maximum, so that a single bright pixel may darken the rest of the image.
 
     Returns:
       (H, W) float32 in [0, 1]; an image of one value becomes 0.

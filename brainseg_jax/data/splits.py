@@ -1,32 +1,31 @@
 """Divides the slices into train, validation and test.
 
-Three protocols, and two that measure what leakage is worth:
-  slice     70 % / 20 % / 10 % of the slices at random, as the published results have it. Slices of one patient fall
-            into several splits: its test Dice flatters.
+Three protocols, and two that measure how much leakage raises the test Dice:
+  slice     70 % / 20 % / 10 % of the slices at random, as in the published work. Slices of one patient are in several
+            splits, so its test Dice is too high for new patients.
   official  the dataset's own five folds, by patient id; test is one fold.
-  family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, all
-            follow the fold of the first of them. The honest one.
+  family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, are
+            all in the fold of the first of them: no person is in two splits.
   family_apart   as family, but half of each test family's slices are in no split.
-  family_leaked  the same test slices and as many to train on, but that half is among them, in place of others.
-Under all but the first, validation is a share of the training families, chosen by a hash of the family's name: a family
-keeps its split when others are added.
+  family_leaked  as family_apart, but that half is in train, in place of as many other slices.
+Under all but "slice", validation is a share of the training families, chosen by a hash of the family's name: a family
+stays in its split when families are added.
 """
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
-PROTOCOLS = ("slice", "official", "family", "family_apart", "family_leaked")
-
-
-# What two splits may not share under a protocol; slices never.
-MUST_NOT_SHARE = {
+# What two splits may not share under each protocol, beside slices.
+MUST_NOT_SHARE: dict[str, tuple[str, ...]] = {
     "slice": (),
     "official": ("patient_ids",),
     "family": ("patient_ids", "families"),
@@ -36,7 +35,7 @@ MUST_NOT_SHARE = {
 
 
 def has_folds(protocol: str) -> bool:
-    """Whether the test split under a protocol is one of five folds."""
+    """Returns whether the test split under a protocol is one of five folds."""
     return protocol != "slice"
 
 
@@ -47,21 +46,21 @@ def make_splits(
 
     Args:
       metadata: the dataset's slices.
-      protocol: one of `PROTOCOLS`.
-      fold: the fold that is the test split, 1..5; "slice" has none.
-      seed: of the permutation under "slice", the only random choice here.
-      validation_share: share of the training families that validate, in (0, 1); "slice" has its own 20 %.
+      protocol: one of those above.
+      fold: the fold that is the test split, 1..5; not used under "slice".
+      seed: seed of the permutation under "slice"; nothing else here is random.
+      validation_share: share of the training families in validation, in (0, 1); not used under "slice".
 
     Returns:
-      For each split its slices' ids, ascending, int64; the splits are disjoint and, but for "family_apart" and
-      "family_leaked", together the whole dataset.
+      The slice ids of each split, int64, ascending. The splits are disjoint; together they are the whole dataset,
+      except under "family_apart" and "family_leaked".
 
     Raises:
-      InputError: an unknown protocol, a fold without slices, a share outside (0, 1), an empty split, or an id of
-        which the official folds put slices into several splits.
+      InputError: an unknown protocol, a fold without slices, a share outside (0, 1), an empty split, or a patient id
+        whose slices are in several of the official folds.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"config.split.protocol is {protocol!r}: set it to one of {', '.join(PROTOCOLS)}.")
+    if protocol not in MUST_NOT_SHARE:
+        raise InputError(f"config.split.protocol is {protocol!r}: set it to one of {', '.join(MUST_NOT_SHARE)}.")
     if protocol == "slice":
         warnings.warn(
             "Protocol 'slice' puts slices of one patient into several splits: its test Dice says little about new "
@@ -69,8 +68,7 @@ def make_splits(
             stacklevel=2,
         )
         order = np.random.default_rng(seed).permutation(metadata.slice_ids)
-        bounds = [round(0.7 * order.size), round(0.9 * order.size)]
-        splits = dict(zip(SPLITS, np.split(order, bounds), strict=True))
+        parts = np.split(order, [round(0.7 * order.size), round(0.9 * order.size)])
     else:
         if not 0 < validation_share < 1:
             raise InputError(f"config.split.validation_share is {validation_share}: set it to a number in (0, 1).")
@@ -80,14 +78,10 @@ def make_splits(
         if not is_test.any():
             raise InputError(f"config.split.fold is {fold}, of which this dataset has no slice: set it to one it has.")
         is_validation = ~is_test & np.isin(families, _validation_families(families[~is_test], validation_share))
-        splits = {
-            "train": metadata.slice_ids[~is_test & ~is_validation],
-            "validation": metadata.slice_ids[is_validation],
-            "test": metadata.slice_ids[is_test],
-        }
+        parts = [metadata.slice_ids[rows] for rows in (~is_test & ~is_validation, is_validation, is_test)]
         if protocol in ("family_apart", "family_leaked"):
-            splits = _halve_test_families(metadata, splits, leaked=protocol == "family_leaked")
-    splits = {split: np.sort(slice_ids) for split, slice_ids in splits.items()}
+            parts = _halve_test_families(metadata, *parts, leaked=protocol == "family_leaked")
+    splits = {split: np.sort(slice_ids) for split, slice_ids in zip(SPLITS, parts, strict=True)}
     for split, slice_ids in splits.items():
         if not slice_ids.size:
             raise InputError(
@@ -106,38 +100,35 @@ def make_splits(
 
 
 def overlaps(metadata: SliceMetadata, splits: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
-    """Lists which patients two splits share.
+    """Lists the patient ids and families that two splits share.
 
     Returns:
       {"patient_ids": {"train+validation": ids, "train+test": ids, "validation+test": ids}, "families": likewise}.
     """
     result: dict[str, dict[str, list[str]]] = {}
     for kind, names in (("patient_ids", metadata.patient_ids), ("families", metadata.families)):
-        of_part = {split: set(_names_of(metadata, names, slice_ids)) for split, slice_ids in splits.items()}
-        result[kind] = {
-            f"{one}+{other}": sorted(of_part[one] & of_part[other])
-            for one, other in (("train", "validation"), ("train", "test"), ("validation", "test"))
-        }
+        members = {split: set(_names_of(metadata, names, slice_ids)) for split, slice_ids in splits.items()}
+        pairs = itertools.combinations(SPLITS, 2)
+        result[kind] = {f"{one}+{other}": sorted(members[one] & members[other]) for one, other in pairs}
     return result
 
 
 def patients_of(metadata: SliceMetadata, slice_ids: np.ndarray) -> list[str]:
-    """The patient ids of slices, each once, sorted."""
+    """Returns the patient ids of slices, each once, sorted."""
     return sorted(set(_names_of(metadata, metadata.patient_ids, slice_ids)))
 
 
 def describe_splits(metadata: SliceMetadata, splits: dict[str, np.ndarray]) -> str:
-    """A few lines: slices, ids and families of each split, and how many of them two splits share."""
-    families = metadata.families
-    lines = [
-        f"  {split:<11} {slice_ids.size:5d} slices {len(patients_of(metadata, slice_ids)):4d} ids "
-        f"{len(set(_names_of(metadata, families, slice_ids))):4d} families"
-        for split, slice_ids in splits.items()
-    ]
+    """Counts slices, ids and families of each split and those that two splits share, in a few lines of text."""
+    lines = []
+    for split, slice_ids in splits.items():
+        ids = patients_of(metadata, slice_ids)
+        families = set(map(family_of, ids))
+        lines.append(f"  {split:<11} {slice_ids.size:5d} slices {len(ids):4d} ids {len(families):4d} families")
     overlap = overlaps(metadata, splits)
     for pair in overlap["families"]:
-        ids, shared = len(overlap["patient_ids"][pair]), len(overlap["families"][pair])
-        lines.append(f"  {pair.replace('+', ' and ')} share {ids} ids and {shared} families")
+        shared_ids, shared_families = (len(overlap[kind][pair]) for kind in ("patient_ids", "families"))
+        lines.append(f"  {pair.replace('+', ' and ')} share {shared_ids} ids and {shared_families} families")
     return "\n".join(lines)
 
 
@@ -146,43 +137,41 @@ def _names_of(metadata: SliceMetadata, names: Sequence[str], slice_ids: np.ndarr
 
 
 def _family_folds(metadata: SliceMetadata) -> np.ndarray:
-    # The first id of a family is the one without a letter; it sorts before those with one.
-    first_id = {
-        family: patient
-        for patient, family in sorted(zip(metadata.patient_ids, metadata.families, strict=True), reverse=True)
-    }
-    fold_of_id = dict(zip(metadata.patient_ids, metadata.folds, strict=True))
-    return np.array([fold_of_id[first_id[family]] for family in metadata.families], np.int64)
+    """Returns the fold of the first id of each slice's family: the id without a letter, which sorts first."""
+    rows = zip(metadata.families, metadata.patient_ids, metadata.folds, strict=True)
+    fold_of = {family: fold for family, _, fold in sorted(rows, key=lambda row: row[:2], reverse=True)}
+    return np.array([fold_of[family] for family in metadata.families], np.int64)
 
 
 def _halve_test_families(
-    metadata: SliceMetadata, splits: dict[str, np.ndarray], *, leaked: bool
-) -> dict[str, np.ndarray]:
-    """Takes half of each test family's slices out of test; if `leaked`, into train in place of as many others."""
-    test = splits["test"][np.argsort(_draws("half", splits["test"].astype(str)), kind="stable")]
+    metadata: SliceMetadata, train: np.ndarray, validation: np.ndarray, test: np.ndarray, *, leaked: bool
+) -> list[np.ndarray]:
+    """Moves half of each test family's slices out of test; if `leaked`, into train in place of as many others."""
+    test = test[np.argsort(_draws("half", test.astype(str)), kind="stable")]
     families = np.array(_names_of(metadata, metadata.families, test))
-    held, taken = [], []
-    for family in sorted(set(families.tolist())):
-        members = test[families == family].tolist()
-        middle = (len(members) + 1) // 2
-        held += members[:middle]
-        taken += members[middle:]
-    train = splits["train"]
+    kept, moved = [], []
+    for family in np.unique(families):
+        members = test[families == family]
+        half = (members.size + 1) // 2
+        kept.append(members[:half])
+        moved.append(members[half:])
     if leaked:
-        if len(taken) > train.size:
+        remaining = train.size - sum(map(len, moved))
+        if remaining < 0:
             raise InputError("Protocol 'family_leaked' needs more slices to train on: prepare a larger dataset.")
-        kept = np.argsort(_draws("kept", train.astype(str)), kind="stable")[: train.size - len(taken)]
-        train = np.concatenate([train[kept], np.array(taken, np.int64)])
-    return {"train": train, "validation": splits["validation"], "test": np.array(held, np.int64)}
+        order = np.argsort(_draws("kept", train.astype(str)), kind="stable")
+        train = np.concatenate([train[order[:remaining]], *moved])
+    return [train, validation, np.concatenate(kept)]
 
 
 def _draws(purpose: str, names: Sequence[str] | np.ndarray) -> list[float]:
-    """A number in [0, 1) for each name, from its hash alone."""
+    """Computes a number in [0, 1) for each name from its hash."""
     return [int.from_bytes(hashlib.sha256(f"{purpose} {name}".encode()).digest()[:8]) / 2**64 for name in names]
 
 
 def _validation_families(families: np.ndarray, share: float) -> list[str]:
+    """Chooses about a share of the training families for validation."""
     names = sorted(set(families.tolist()))
     draws = dict(zip(names, _draws("validation", names), strict=True))
-    # In a dataset of few families none may fall under the share: then the lowest one validates.
+    # In a dataset of few families no number may be below the share: then the family with the lowest validates.
     return [family for family, draw in draws.items() if draw < share] or [min(draws, key=lambda name: draws[name])]

@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, each change does what its name says, and strength 0 does nothing."""
+"""Augmentation: image and mask move together, each change does what its name says, and bad strengths are refused."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_image_and_mask_move_together(name):
     assert 2 * shared / (from_image.sum() + moved_masks.sum()) > 0.98
 
 
-def test_a_certain_flip_mirrors_left_and_right():
+def test_flip_with_probability_one_mirrors_left_and_right():
     images = jnp.asarray(np.random.default_rng(0).random((3, 16, 16, 1), np.float32))
     masks = (images > 0.5).astype(jnp.float32)
     flipped, flipped_masks = changed(images, masks, flip=1.0)
@@ -117,7 +117,7 @@ def test_low_resolution_keeps_straight_lines_and_loses_at_most_its_share_of_the_
     rows, columns = np.mgrid[:64, :64] / 63
     plane = jnp.asarray(np.tile(0.2 + 0.3 * rows + 0.4 * columns, (30, 1, 1))[..., None], jnp.float32)
     other, _ = changed(plane, plane, low_resolution=0.5)
-    # The nearest row is up to half a row beside where it is taken to be.
+    # The nearest row is up to half a row away from the position that is assumed for it.
     np.testing.assert_allclose(other[:, 2:-2, 2:-2], plane[:, 2:-2, 2:-2], atol=0.5 / 63 * 0.7 + 1e-6)
     noise = jnp.asarray(np.random.default_rng(0).random((30, 64, 64, 1), np.float32))
     coarse, _ = changed(noise, noise, low_resolution=0.5)
@@ -140,12 +140,12 @@ def test_changes_happen_independently_of_each_other():
     images = jnp.full((400, 16, 16, 1), 0.2).at[:, :8].set(0.6)
     other, _ = changed(images, images, probability=0.5, gamma=0.2, noise=0.1)
     spread = other[:, 1:7, 1:7, 0].std((1, 2)) > 1e-6  # noise
-    level = np.abs(other[..., 0].mean((1, 2)) - 0.4) > 0.01  # gamma, but for small exponents
+    level = np.abs(other[..., 0].mean((1, 2)) - 0.4) > 0.01  # gamma, except for exponents near 1
     shares = [np.mean(level[spread == one]) for one in (True, False)]
     assert abs(shares[0] - shares[1]) < 0.15
 
 
-def test_the_key_decides():
+def test_the_same_key_gives_the_same_changes():
     images, masks = discs()
     strengths = {**WARPS, "gamma": 0.2, "noise": 0.05}
     one, again, other = (changed(images, masks, key=key, **strengths)[0] for key in (0, 0, 1))
@@ -153,7 +153,7 @@ def test_the_key_decides():
     assert (one != other).any()
 
 
-def test_impossible_strengths_are_refused():
+def test_strengths_out_of_range_are_refused():
     for name, value in (
         ("flip", 1.5),
         ("probability", 1.5),

@@ -1,6 +1,6 @@
 """Augmentation in numbers: each strength is the bound or the standard deviation that its field's comment gives it.
 
-Images of one's own coordinates say after a warp where each of their pixels was taken from.
+After a warp, an image of its pixels' coordinates shows from where each pixel was taken.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ NOTHING = Augmentation(**get_config().augmentation)
 
 
 def changed(values, **strengths):
-    """(N, S, S) values after augmentation, each with a draw of its own, the same in every call."""
+    """(N, S, S) values after augmentation, each with its own random changes, the same in every call."""
     images = jnp.asarray(values, jnp.float32)[..., None]
     augmentation = dataclasses.replace(NOTHING, **strengths)
     apply = jax.jit(lambda images: augment(jax.random.key(3), images, images, augmentation=augmentation)[0])
@@ -25,7 +25,7 @@ def changed(values, **strengths):
 
 
 def sources(count, side, **strengths):
-    """Where each pixel comes from, (count, side, side, 2) rows and columns; true where it is not beyond the edge."""
+    """The source of each pixel, (count, side, side, 2) rows and columns; wrong for sources beyond the edge."""
     grid = np.mgrid[:side, :side] / (side - 1)
     found = [changed(np.tile(axis, (count, 1, 1)), **strengths) * (side - 1) for axis in grid]
     return np.stack(found, axis=-1)
@@ -34,7 +34,7 @@ def sources(count, side, **strengths):
 @pytest.mark.parametrize(("probability", "fewest", "most"), [(0.0, 0, 0), (0.25, 205, 295), (1.0, 1000, 1000)])
 def test_a_flip_happens_to_its_share_of_the_slices(probability, fewest, most):
     images = np.random.default_rng(0).random((1000, 8, 8))
-    # The shift of a millionth of a side keeps the warp where no flip asks for one.
+    # Without the tiny shift there would be no warp at probability 0.
     other = changed(images, flip=probability, shift=1e-6)
     flipped = np.abs(other - images[:, :, ::-1]).max((1, 2)) < 1e-3
     same = np.abs(other - images).max((1, 2)) < 1e-3
@@ -43,14 +43,14 @@ def test_a_flip_happens_to_its_share_of_the_slices(probability, fewest, most):
     assert fewest <= flipped.sum() <= most
 
 
-def test_a_flip_does_not_wait_for_the_other_changes_probability():
+def test_the_flip_ignores_the_probability_of_the_other_changes():
     images = np.random.default_rng(0).random((20, 8, 8))
     np.testing.assert_allclose(changed(images, flip=1.0, probability=0.0), images[:, :, ::-1], atol=1e-5)
 
 
 def test_rotation_is_up_to_its_degrees_either_way():
     middle = sources(300, 65, rotation=20.0)[:, 31:34, 31:34]
-    down = middle[:, 2, 1] - middle[:, 0, 1]  # what two rows further down comes from
+    down = middle[:, 2, 1] - middle[:, 0, 1]  # between the sources of two pixels that are two rows apart
     angles = np.rad2deg(np.arctan2(down[:, 1], down[:, 0]))
     np.testing.assert_allclose(np.hypot(*down.T), 2.0, atol=1e-3)  # nothing grows
     np.testing.assert_allclose(middle[:, 1, 1], 32.0, atol=1e-3)  # about the middle
@@ -81,7 +81,9 @@ def test_shift_is_up_to_its_share_of_the_side_in_either_direction():
 def test_elastic_displacements_have_its_standard_deviation_and_are_smooth():
     side = 13 * ELASTIC_KNOTS
     displaced = sources(100, side, elastic=0.02) - np.stack(np.mgrid[:side, :side], axis=-1)
-    knots = displaced[:, 19:-13:13, 19:-13:13]  # an interpolation meets its knots; those at the edge may reach beyond
+    knots = displaced[
+        :, 19:-13:13, 19:-13:13
+    ]  # an interpolation meets its knots; sources of those at the edge may lie beyond it
     # 1800 normal draws: the standard deviation of their standard deviation is 1.7 %.
     assert knots.std() == pytest.approx(0.02 * side, rel=0.06)
     assert abs(knots.mean()) < 4 * 0.02 * side / np.sqrt(knots.size)
@@ -93,7 +95,7 @@ def flat(count, side, value=0.5):
     return np.full((count, side, side), value)
 
 
-def test_gammas_logarithm_has_its_standard_deviation():
+def test_the_logarithm_of_gamma_has_its_standard_deviation():
     exponents = np.log(changed(flat(2000, 8), gamma=0.2)[:, 0, 0]) / np.log(0.5)
     # Four standard deviations: of a standard deviation 0.2/√(2·2000), of a mean 0.2/√2000.
     assert np.log(exponents).std() == pytest.approx(0.2, abs=0.0127)
@@ -110,7 +112,7 @@ def test_contrast_multiplies_distances_from_the_mean_by_up_to_its_share_more_or_
     assert abs(factors.mean() - 1) < 0.031  # four standard deviations of the mean, 0.3/√3/√500
 
 
-def test_the_brightness_logarithm_has_biass_standard_deviation():
+def test_the_logarithm_of_the_bias_has_its_standard_deviation():
     side = 21 * BIAS_KNOTS
     logarithms = np.log(changed(flat(200, side, 0.2), bias=0.2) / 0.2)
     knots = logarithms[:, 10::21, 10::21]  # an interpolation meets its knots

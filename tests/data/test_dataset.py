@@ -1,4 +1,4 @@
-"""From the dataset to packed slices: scaling, resizing there and back, packing."""
+"""From the dataset to packed slices: scaling, resizing to the network's size and back, packing."""
 
 import jax
 import jax.numpy as jnp
@@ -42,17 +42,17 @@ def test_percentiles_keep_one_bright_pixel_and_a_burnt_in_letter_from_darkening_
         assert scale_image(changed)[same].max() < 0.02  # from the smallest to the largest grey level
 
 
-def test_percentiles_are_those_of_numpy_and_what_lies_beyond_is_cut():
+def test_percentiles_are_those_of_numpy_and_values_beyond_are_clipped():
     image = np.arange(1001, dtype=np.int16).reshape(7, 143)
     expected = ((image - 10.0) / 980.0).clip(0, 1)
     np.testing.assert_allclose(scale_image(image, percentile=1.0), expected, atol=1e-6)
     nearly_empty = np.zeros((64, 64), np.int16)
-    nearly_empty[0, :4] = 50  # fewer pixels than the percentile cuts: they are not lost
+    nearly_empty[0, :4] = 50  # fewer pixels than the percentile clips, but still visible
     np.testing.assert_array_equal(scale_image(nearly_empty, percentile=0.5), nearly_empty / 50)
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (100, 60), (30, 90), (33, 47), (512, 512)])
-def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
+def test_resizing_and_back_keeps_positions(height, width):
     image = blob(height, width, row=0.3, column=0.6, radius=min(height, width) / 5)
     small = resize_to_model(image, size=64)
     assert small.shape == (64, 64)
@@ -62,7 +62,7 @@ def test_resizing_there_and_back_leaves_things_in_their_place(height, width):
     assert np.abs(back - image).mean() < 0.02
 
 
-def test_an_image_of_the_networks_size_passes_unchanged():
+def test_an_image_of_the_networks_size_is_not_changed():
     image = np.random.default_rng(0).random((64, 64), np.float32)
     np.testing.assert_array_equal(resize_to_model(image, size=64), image)
     np.testing.assert_array_equal(resize_to_original(image, shape=(64, 64)), image)
@@ -83,9 +83,9 @@ def test_packed_slices_are_the_datasets_in_their_order(data_dir):
     images, masks = unpack(jax.tree.map(jnp.asarray, slices))
     assert images.shape == masks.shape == (3, 128, 128, 1)
     assert images.dtype == masks.dtype == jnp.float32
-    for row, record in enumerate(dataset.read(chosen)):
-        np.testing.assert_array_equal(masks[row, ..., 0], record.mask)
-        assert np.abs(images[row, ..., 0] - scale_image(record.image)).max() <= 0.51 / IMAGE_LEVELS
+    for row, sample in enumerate(dataset.read(chosen)):
+        np.testing.assert_array_equal(masks[row, ..., 0], sample.mask)
+        assert np.abs(images[row, ..., 0] - scale_image(sample.image)).max() <= 0.51 / IMAGE_LEVELS
 
 
 def test_slices_load_where_the_system_cannot_reserve_disk_space(data_dir, monkeypatch):
@@ -127,7 +127,7 @@ def test_resizing_is_jaxs_antialiased_linear_one(before, after):
 def test_masks_keep_their_share_of_the_image_when_shrunk(data_dir):
     dataset = Dataset(str(data_dir), config="phantom")
     small = load_slices(dataset, dataset.metadata.slice_ids, image_size=64)
-    own = np.array([record.mask.mean() for record in dataset.read(dataset.metadata.slice_ids)])
+    own = np.array([sample.mask.mean() for sample in dataset.read(dataset.metadata.slice_ids)])
     shares = np.unpackbits(small.masks, axis=-1).mean((1, 2))
     assert abs(shares.mean() / own.mean() - 1) < 0.02
 

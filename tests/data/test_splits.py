@@ -1,4 +1,4 @@
-"""Who is in which part: disjoint, complete, stable, and no patient on both sides."""
+"""Splits are disjoint, complete and stable, and no patient is in two of them."""
 
 import warnings
 
@@ -13,7 +13,7 @@ from brainseg_jax.errors import InputError
 OPTIONS = {"fold": 1, "seed": 0, "validation_share": 0.15}
 
 
-def table_of(patients):
+def make_metadata(patients):
     """Metadata from (patient_id, fold, slices)."""
     rows = [(patient_id, fold) for patient_id, fold, slices in patients for _ in range(slices)]
     return SliceMetadata(
@@ -27,8 +27,8 @@ def table_of(patients):
 @pytest.fixture
 def metadata():
     lone = [(str(100000 + number), 1 + number % 5, 3) for number in range(60)]
-    # A family of three visits in three folds, and one in which the visit with a letter comes first in the table.
-    return table_of([*lone, ("MR000001B", 1, 4), ("MR000001", 2, 5), ("MR000001C", 3, 2), ("MR000002", 1, 3)])
+    # A family of three visits in three folds, whose visit with a letter comes first, and a family of one visit.
+    return make_metadata([*lone, ("MR000001B", 1, 4), ("MR000001", 2, 5), ("MR000001C", 3, 2), ("MR000002", 1, 3)])
 
 
 def divide(metadata, protocol, **changes):
@@ -57,7 +57,7 @@ def test_only_a_single_capital_behind_mr_and_digits_names_a_visit(patient_id, fa
 
 
 @pytest.mark.parametrize("protocol", ["slice", "official", "family"])
-def test_parts_are_disjoint_and_together_the_whole(metadata, protocol):
+def test_splits_are_disjoint_and_cover_the_dataset(metadata, protocol):
     splits = divide(metadata, protocol)
     assert tuple(splits) == SPLITS
     joined = np.concatenate(list(splits.values()))
@@ -76,7 +76,7 @@ def test_slice_protocol_has_the_published_shares_follows_its_seed_and_warns(meta
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
-def test_official_test_part_is_the_fold(metadata, fold):
+def test_official_test_split_is_the_fold(metadata, fold):
     splits = divide(metadata, "official", fold=fold)
     np.testing.assert_array_equal(splits["test"], metadata.slice_ids[metadata.folds == fold])
 
@@ -90,7 +90,7 @@ def test_family_follows_the_fold_of_the_id_without_a_letter(metadata):
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
-def test_patients_do_not_meet_themselves(metadata, fold):
+def test_no_patient_is_in_two_splits(metadata, fold):
     official = overlaps(metadata, divide(metadata, "official", fold=fold))
     family = overlaps(metadata, divide(metadata, "family", fold=fold))
     assert not any(official["patient_ids"].values())
@@ -98,7 +98,7 @@ def test_patients_do_not_meet_themselves(metadata, fold):
     assert not any(family["families"].values())
 
 
-def test_overlaps_name_who_is_on_both_sides(metadata):
+def test_overlaps_list_shared_ids_and_families(metadata):
     found = overlaps(metadata, divide(metadata, "official", fold=2))
     assert found["families"]["train+test"] == ["MR000001"]
     assert found["patient_ids"]["train+test"] == []
@@ -107,24 +107,26 @@ def test_overlaps_name_who_is_on_both_sides(metadata):
 
 
 @pytest.mark.parametrize("protocol", ["official", "family"])
-def test_nobody_changes_part_when_patients_are_added(metadata, protocol):
+def test_patients_keep_their_split_when_others_are_added(metadata, protocol):
     before = divide(metadata, protocol)
     names = [*zip(metadata.patient_ids, metadata.folds, strict=True)]
-    more = table_of([*((name, fold, 1) for name, fold in names), *((str(9000 + n), 1 + n % 5, 2) for n in range(40))])
+    more = make_metadata(
+        [*((name, fold, 1) for name, fold in names), *((str(9000 + n), 1 + n % 5, 2) for n in range(40))]
+    )
     after = divide(more, protocol)
     for split in SPLITS:
         assert ids_of(metadata, before[split]) <= ids_of(more, after[split])
 
 
 def test_validation_takes_about_its_share_of_the_training_families():
-    metadata = table_of([(str(number), 1 + number % 5, 2) for number in range(1000)])
+    metadata = make_metadata([(str(number), 1 + number % 5, 2) for number in range(1000)])
     splits = divide(metadata, "family", validation_share=0.15)
     # 800 training families; three standard deviations of a binomial are 30.
     assert abs(len(ids_of(metadata, splits["validation"])) - 120) < 30
 
 
-def test_few_families_still_leave_one_to_validate():
-    metadata = table_of([("1", 1, 2), ("2", 2, 2), ("3", 3, 2)])
+def test_one_of_few_families_is_in_validation():
+    metadata = make_metadata([("1", 1, 2), ("2", 2, 2), ("3", 3, 2)])
     assert len(divide(metadata, "family", validation_share=1e-6)["validation"]) == 2
 
 
@@ -142,13 +144,13 @@ def test_bad_settings_are_refused_by_name(metadata, changes, message):
         divide(metadata, **{"protocol": "family", **changes})
 
 
-def test_a_part_without_slices_is_refused():
+def test_an_empty_split_is_refused():
     with pytest.raises(InputError, match="leaves no slice for train"):
-        divide(table_of([("1", 1, 2), ("2", 2, 2)]), "family")
+        divide(make_metadata([("1", 1, 2), ("2", 2, 2)]), "family")
 
 
 def test_an_id_in_two_folds_is_refused_where_patients_must_be_apart():
-    rows = table_of([("7", 1, 1), ("7", 2, 1), *((str(number), 1 + number % 5, 2) for number in range(100, 130))])
+    rows = make_metadata([("7", 1, 1), ("7", 2, 1), *((str(number), 1 + number % 5, 2) for number in range(100, 130))])
     with pytest.raises(InputError, match="'official' would put 7 into both"):
         divide(rows, "official")
 
@@ -162,12 +164,12 @@ def test_the_table_of_counts_adds_up(metadata):
     assert total == [194, 65, 65, 64, 64, 62]
 
 
-def test_a_part_of_the_dataset_is_called_a_part(metadata):
+def test_an_incomplete_dataset_is_described_with_what_it_lacks(metadata):
     line = compare_with_published(metadata)
     assert "194 of 3064 slices (meningioma -643, glioma -1361, pituitary -866) and 64 of 233 ids" in line
 
 
-def test_the_whole_dataset_is_called_whole():
+def test_the_complete_dataset_is_described_as_complete():
     labels = np.repeat([1, 2, 3], list(PUBLISHED_SLICES.values()))
     ids = tuple(str(index % 233) for index in range(3064))
     whole = SliceMetadata(np.arange(1, 3065), ids, labels, np.ones(3064, np.int64))
@@ -181,14 +183,14 @@ def test_leakage_is_measured_on_the_same_test_slices_with_as_many_to_train_on(me
     np.testing.assert_array_equal(apart["train"], honest["train"])
     assert len(apart["train"]) == len(leaked["train"]) == len(set(leaked["train"].tolist()))
     assert not set(leaked["train"].tolist()) & set(leaked["test"].tolist())
-    # The other half of the test families' slices is what differs, in place of as many others.
+    # They differ in the other half of the test families' slices, which replaces as many others.
     moved = set(honest["test"].tolist()) - set(apart["test"].tolist())
     assert set(leaked["train"].tolist()) - set(apart["train"].tolist()) == moved
     families = np.array(metadata.families)
     for family in set(families[np.isin(metadata.slice_ids, honest["test"])]):
-        of_family = metadata.slice_ids[families == family]
-        tested = np.isin(of_family, apart["test"]).sum()
-        assert tested == (len(of_family) + 1) // 2
+        members = metadata.slice_ids[families == family]
+        tested = np.isin(members, apart["test"]).sum()
+        assert tested == (len(members) + 1) // 2
 
 
 def test_leaked_families_are_reported(metadata):

@@ -6,29 +6,26 @@ unzipped `.mat` files, together with `cvind.mat`. A part of the dataset is enoug
 
 import collections
 import concurrent.futures.process
-import contextlib
 import hashlib
 import io
 import itertools
-import multiprocessing
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pooch
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.errors import InputError
 
 ARTICLE = "https://doi.org/10.6084/m9.figshare.1512427"
-DOWNLOAD_URL = "https://ndownloader.figshare.com/files/{figshare_id}"
 
 
-@dataclass(frozen=True)
-class PublishedFile:
+class PublishedFile(NamedTuple):
     """A file of the figshare article with figshare's id and MD5."""
 
     name: str
@@ -45,42 +42,41 @@ PUBLISHED_FILES = (
     PublishedFile("README 2024.txt", 51340418, "4188f7c30957e9673c3611613071bd6e"),
 )
 CHUNK = 64  # slices that a process reads at a time
+CHUNKS_AHEAD = 4  # chunks that processes read in advance
 _SLICE_NAME = re.compile(r"(?:^|/)(\d+)\.mat$")
-_PACK_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
+_ZIP_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
 
 
-@dataclass(frozen=True)
-class RawSliceFile:
+class RawSliceFile(NamedTuple):
     """Location of one `<id>.mat` file.
 
     Attributes:
       slice_id: the id in its name.
       path: the file itself, or the zip that holds it.
-      pack: the zip inside `path` that holds it, or "".
+      inner_zip: the zip inside `path` that holds it, or "".
       member: its name inside the zip, or "".
       checksum: CRC-32 of its bytes.
     """
 
     slice_id: int
     path: Path
-    pack: str
+    inner_zip: str
     member: str
     checksum: int
 
     @property
     def name(self) -> str:
         """The location as text, for messages."""
-        return "/".join(part for part in (str(self.path), self.pack, self.member) if part)
+        return "/".join(part for part in (str(self.path), self.inner_zip, self.member) if part)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """The slices that a folder holds.
 
     Attributes:
       slices: the slice files, by id.
       folds: (n,) official folds; entry i-1 belongs to the slice with id i.
-      fingerprint: SHA-256 of ids, checksums and folds; it does not depend on the packing.
+      fingerprint: SHA-256 of ids, checksums and folds; it is the same for zips and unzipped files.
       changed_files: files with a published name whose MD5 is not the published one.
     """
 
@@ -97,59 +93,60 @@ class Source:
 def find_source(manual_dir: Path) -> Source:
     """Lists the dataset's slices in a folder, without reading the images.
 
-    Args:
-      manual_dir: the folder.
-
-    Returns:
-      What it holds.
-
     Raises:
       InputError: the folder does not exist, holds no slice, no cvind.mat, an id twice or an id beyond cvind.mat.
     """
     if not manual_dir.is_dir():
         raise InputError(f"manual_dir {manual_dir} is not a folder: name the folder with the dataset's zips.")
-    packs = sorted(path for path in manual_dir.iterdir() if _PACK_NAME.search(path.name))
-    articles = [] if packs else [path for path in sorted(manual_dir.glob("*.zip")) if _holds_packs(path)]
-    if packs:
-        found = [entry for path in packs for entry in _list_zip(_open_zip(path, str(path)), path=path, pack="")]
-    elif articles:
-        found = [entry for path in articles for entry in _list_article(path)]
+    zips = [(path, "") for path in sorted(manual_dir.iterdir()) if _ZIP_NAME.search(path.name)] or [
+        (path, inner_zip)
+        for path in sorted(manual_dir.glob("*.zip"))
+        for inner_zip in sorted(filter(_ZIP_NAME.search, _open_zip(path).namelist()))
+    ]
+    if zips:
+        found = [
+            RawSliceFile(int(match[1]), path, inner_zip, member.filename, member.CRC)
+            for path, inner_zip in zips
+            for member in _open_zip(path, inner_zip).infolist()
+            if (match := _SLICE_NAME.search(member.filename))
+        ]
     else:
         found = [
             RawSliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
-            for path in sorted(manual_dir.rglob("*.mat"))
-            if path.stem.isdigit()
+            for path in manual_dir.rglob("*.mat")
+            if _SLICE_NAME.search(path.name)
         ]
     if not found:
         raise InputError(
             f"manual_dir {manual_dir} holds none of the dataset's zips and no <id>.mat file: put the four "
             f"brainTumorDataPublic_*.zip and cvind.mat of {ARTICLE} there."
         )
-    slices = tuple(sorted(found, key=lambda entry: entry.slice_id))
-    folds = _find_folds(manual_dir, articles)
-    for before, entry in itertools.pairwise(slices):
-        if before.slice_id == entry.slice_id:
-            raise InputError(f"Slice {entry.slice_id} is there twice, as {before.name} and {entry.name}: remove one.")
-    for entry in slices:
-        if not 1 <= entry.slice_id <= folds.size:
+    slices = tuple(sorted(found))
+    folds = _read_folds(manual_dir, {path for path, inner_zip in zips if inner_zip})
+    for before, file in itertools.pairwise(slices):
+        if before.slice_id == file.slice_id:
+            raise InputError(f"Slice {file.slice_id} is there twice, as {before.name} and {file.name}: remove one.")
+    for file in slices:
+        if not 1 <= file.slice_id <= folds.size:
             raise InputError(
-                f"{entry.name}: id {entry.slice_id} is not among the {folds.size} of cvind.mat: remove the file, or "
+                f"{file.name}: id {file.slice_id} is not among the {folds.size} of cvind.mat: remove the file, or "
                 "fetch the cvind.mat that belongs to it."
             )
-    content = "".join(f"{entry.slice_id} {entry.checksum} {folds[entry.slice_id - 1]}\n" for entry in slices)
+    content = "".join(f"{file.slice_id} {file.checksum} {folds[file.slice_id - 1]}\n" for file in slices)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    return Source(slices, folds, fingerprint, _changed_files(manual_dir))
+    present = [(manual_dir / file.name, file) for file in PUBLISHED_FILES if (manual_dir / file.name).is_file()]
+    changed_files = tuple(file.name for path, file in present if pooch.file_hash(str(path), alg="md5") != file.md5)
+    return Source(slices, folds, fingerprint, changed_files)
 
 
 def read_slices(
-    files: tuple[RawSliceFile, ...], *, readers: concurrent.futures.Executor | None = None, ahead: int = 4
+    files: tuple[RawSliceFile, ...], *, readers: concurrent.futures.Executor | None = None
 ) -> Iterator[mat_file.RawSlice]:
     """Reads and validates slices, in the order of `files`.
 
     Args:
       files: files of the slices.
       readers: processes that read; None reads in this process.
-      ahead: number of chunks of 64 slices that the readers read in advance.
 
     Raises:
       InputError: see `mat_file.read_slice`; or a reader was killed.
@@ -159,29 +156,18 @@ def read_slices(
         for chunk in chunks:
             yield from _read_chunk(chunk)
         return
-    running = collections.deque(readers.submit(_read_chunk, chunk) for chunk in chunks[:ahead])
-    for index in range(len(chunks)):
-        try:
-            yield from running.popleft().result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise InputError(
-                "A process that read slices was killed, probably because memory ran out: free some and try again."
-            ) from error
-        if index + ahead < len(chunks):
-            running.append(readers.submit(_read_chunk, chunks[index + ahead]))
-
-
-@contextlib.contextmanager
-def reading_processes(count: int) -> Iterator[concurrent.futures.Executor]:
-    """Starts processes for `read_slices` and ends them with the context; they are spawned, not forked.
-
-    The program's main part must be guarded by `if __name__ == "__main__":`, as Python's multiprocessing asks.
-    """
-    pool = concurrent.futures.ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    pending: collections.deque[concurrent.futures.Future[list[mat_file.RawSlice]]] = collections.deque()
     try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+        for chunk in chunks:
+            pending.append(readers.submit(_read_chunk, chunk))
+            if len(pending) == CHUNKS_AHEAD:
+                yield from pending.popleft().result()
+        for future in pending:
+            yield from future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise InputError(
+            "A process that read slices was killed, probably because memory ran out: free some and try again."
+        ) from error
 
 
 def download(directory: Path) -> None:
@@ -193,12 +179,10 @@ def download(directory: Path) -> None:
     Raises:
       InputError: figshare refuses or cannot be reached, or a file's MD5 is not the published one.
     """
-    import pooch  # Only a download needs it.
-
     for file in PUBLISHED_FILES:
         try:
             pooch.retrieve(
-                url=DOWNLOAD_URL.format(figshare_id=file.figshare_id),
+                url=f"https://ndownloader.figshare.com/files/{file.figshare_id}",
                 known_hash=f"md5:{file.md5}",
                 fname=file.name,
                 path=directory,
@@ -213,67 +197,36 @@ def download(directory: Path) -> None:
 
 def _read_chunk(files: tuple[RawSliceFile, ...]) -> list[mat_file.RawSlice]:
     slices = []
-    opened: tuple[tuple[Path, str], zipfile.ZipFile] | None = None
-    for entry in files:
-        if not entry.member:
-            data = entry.path.read_bytes()
-        else:
-            if opened is None or opened[0] != (entry.path, entry.pack):
-                archive = _open_zip(entry.path, str(entry.path))
-                if entry.pack:
-                    archive = _open_zip(io.BytesIO(archive.read(entry.pack)), f"{entry.path}/{entry.pack}")
-                opened = ((entry.path, entry.pack), archive)
+    for (path, inner_zip), members in itertools.groupby(files, key=lambda file: (file.path, file.inner_zip)):
+        archive = None if path.suffix == ".mat" else _open_zip(path, inner_zip)
+        for file in members:
             try:
-                data = opened[1].read(entry.member)
+                data = archive.read(file.member) if archive else path.read_bytes()
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise InputError(f"{entry.name} is damaged inside its zip ({error}): fetch the zip again.") from error
-        slices.append(mat_file.read_slice(data, slice_id=entry.slice_id, name=entry.name))
+                raise InputError(f"{file.name} is damaged inside its zip ({error}): fetch the zip again.") from error
+            slices.append(mat_file.read_slice(data, slice_id=file.slice_id, name=file.name))
     return slices
 
 
-def _holds_packs(path: Path) -> bool:
-    return any(_PACK_NAME.search(name) for name in _open_zip(path, str(path)).namelist())
-
-
-def _list_article(path: Path) -> Iterator[RawSliceFile]:
-    article = _open_zip(path, str(path))
-    for pack in sorted(name for name in article.namelist() if _PACK_NAME.search(name)):
-        yield from _list_zip(_open_zip(io.BytesIO(article.read(pack)), f"{path}/{pack}"), path=path, pack=pack)
-
-
-def _list_zip(archive: zipfile.ZipFile, *, path: Path, pack: str) -> Iterator[RawSliceFile]:
-    for member in archive.infolist():
-        match = _SLICE_NAME.search(member.filename)
-        if match:
-            yield RawSliceFile(int(match[1]), path, pack, member.filename, member.CRC)
-
-
-def _open_zip(file: Path | io.BytesIO, name: str) -> zipfile.ZipFile:
+def _open_zip(path: Path, inner_zip: str = "") -> zipfile.ZipFile:
+    """Opens the zip `path`, or the zip inside it that `inner_zip` names."""
+    name = f"{path}/{inner_zip}" if inner_zip else str(path)
     try:
-        return zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(path)
+        return zipfile.ZipFile(io.BytesIO(archive.read(inner_zip))) if inner_zip else archive
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{name} is not a zip file, or it is cut short: fetch it again.") from error
 
 
-def _find_folds(manual_dir: Path, articles: list[Path]) -> np.ndarray:
+def _read_folds(manual_dir: Path, articles: set[Path]) -> np.ndarray:
+    """Reads cvind.mat in the folder or, if it is not there, in the zips of the whole article."""
     for path in sorted(manual_dir.rglob("cvind.mat")):
         return mat_file.read_folds(path.read_bytes(), name=str(path))
-    for path in articles:
-        archive = _open_zip(path, str(path))
+    for path in sorted(articles):
+        archive = _open_zip(path)
         for member in archive.namelist():
             if member.split("/")[-1] == "cvind.mat":
                 return mat_file.read_folds(archive.read(member), name=f"{path}/{member}")
     raise InputError(
         f"manual_dir {manual_dir} holds no cvind.mat, which says the fold of each slice: download it from {ARTICLE}."
     )
-
-
-def _changed_files(manual_dir: Path) -> tuple[str, ...]:
-    changed = []
-    for published in PUBLISHED_FILES:
-        path = manual_dir / published.name
-        if path.is_file():
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "md5").hexdigest() != published.md5:
-                    changed.append(published.name)
-    return tuple(changed)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from brainseg_jax.data.figshare_brain_tumor import archives
 from brainseg_jax.errors import InputError
 
 
-@dataclass
-class BuilderConfig(tfds.core.BuilderConfig):
-    """Selects the published slices or the phantom slices."""
-
-    is_phantom: bool = False
-
-
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Slices of the figshare brain tumour dataset in their five official folds.
 
@@ -30,8 +22,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012 (TFDS declares it as a plain attribute)
     BUILDER_CONFIGS = [  # noqa: RUF012
-        BuilderConfig(name="figshare", description="The slices that figshare publishes, or a part of them."),
-        BuilderConfig(name="phantom", description="Phantom slices in the same layout.", is_phantom=True),
+        tfds.core.BuilderConfig(name="figshare", description="The slices that figshare publishes, or a part of them."),
+        tfds.core.BuilderConfig(name="phantom", description="Phantom slices in the same layout."),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Run `python scripts/prepare_data.py`, which downloads the files, or put the four brainTumorDataPublic_*.zip "
@@ -61,18 +53,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         source = archives.find_source(Path(dl_manager.manual_dir))
         splits = {}
         for fold in FOLDS:
-            files = tuple(entry for entry in source.slices if source.fold_of(entry.slice_id) == fold)
+            files = tuple(file for file in source.slices if source.fold_of(file.slice_id) == fold)
             if files:
                 splits[f"fold_{fold}"] = self._generate_examples(files, fold)
         return splits
 
     def _generate_examples(self, files: tuple[archives.RawSliceFile, ...], fold: int) -> Iterator[tuple[int, Any]]:
         for slice_ in archives.read_slices(files, readers=self.readers):
-            if slice_.is_phantom != self.builder_config.is_phantom:
-                kind, other = ("a phantom", "phantom") if slice_.is_phantom else ("not a phantom", "figshare")
+            kind, config = ("a phantom", "phantom") if slice_.is_phantom else ("not a phantom", "figshare")
+            if config != self.builder_config.name:
                 raise InputError(
                     f"Slice {slice_.slice_id} is {kind} slice, which the builder config {self.builder_config.name} "
-                    f"does not take: build it as figshare_brain_tumor/{other}."
+                    f"does not take: build it as figshare_brain_tumor/{config}."
                 )
             yield (
                 slice_.slice_id,

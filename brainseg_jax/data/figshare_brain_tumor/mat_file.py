@@ -5,12 +5,12 @@ sees images and masks transposed; here they are upright, (rows, columns).
 """
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
+from brainseg_jax.data.dataset_info import FOLDS
 from brainseg_jax.errors import InputError
 
 _HEADER = "MATLAB 7.3 MAT-file, Platform: {platform}, HDF5 schema 1.00 ."
@@ -46,17 +46,12 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
       slice_id: the id in the file's name.
       name: the file's path, for messages.
 
-    Returns:
-      The slice.
-
     Raises:
       InputError: the file is not MATLAB v7.3, or a field is missing or has a wrong dtype, shape or value.
     """
     with _open(data, name) as file:
-        label = _field(file, "cjdata/label", name)
-        codes = _field(file, "cjdata/PID", name)
-        image = _field(file, "cjdata/image", name)
-        mask = _field(file, "cjdata/tumorMask", name)
+        fields = ("label", "PID", "image", "tumorMask")
+        label, codes, image, mask = (_field(file, f"cjdata/{field}", name) for field in fields)
     if label.shape != (1, 1) or label.dtype.kind not in "fiu" or label[0, 0] not in (1, 2, 3):
         raise _bad(name, "cjdata/label", f"is {label.ravel()[:3]}, not 1, 2 or 3")
     if codes.dtype != np.uint16 or codes.ndim != 2:
@@ -83,14 +78,11 @@ def read_slice(data: bytes, *, slice_id: int, name: str) -> RawSlice:
 
 
 def read_image(data: bytes, *, name: str) -> np.ndarray:
-    """Reads the image of a `.mat` file; the file needs no mask, label or patient id.
+    """Reads `cjdata/image`, (H, W), upright, in the file's dtype; the file needs no mask, label or patient id.
 
     Args:
-      data: the bytes of a MATLAB v7.3 file with `cjdata/image`.
+      data: the bytes of a MATLAB v7.3 file.
       name: the file's path, for messages.
-
-    Returns:
-      (H, W) upright image in the file's dtype.
 
     Raises:
       InputError: the file is not MATLAB v7.3 or holds no two-dimensional, finite image.
@@ -113,30 +105,25 @@ def read_folds(data: bytes, *, name: str) -> np.ndarray:
     """
     with _open(data, name) as file:
         folds = _field(file, "cvind", name).ravel()
-    if not folds.size or not np.isin(folds, (1, 2, 3, 4, 5)).all():
+    if not folds.size or not np.isin(folds, FOLDS).all():
         raise _bad(name, "cvind", "has values other than the folds 1 to 5")
     return folds.astype(np.int64)
 
 
 def write_slice(slice_: RawSlice) -> bytes:
     """Encodes a slice as the bytes of an `<id>.mat` file for `read_slice` (without `tumorBorder`)."""
-
-    def write(file: h5py.File) -> None:
-        struct = file.create_group("cjdata")
-        struct.attrs["MATLAB_class"] = np.bytes_("struct")
-        _write(struct, "PID", np.array([[ord(character)] for character in slice_.patient_id], np.uint16), "char")
-        _write(struct, "image", np.ascontiguousarray(slice_.image.T), "int16")
-        _write(struct, "label", np.array([[float(slice_.label)]]), "double")
-        _write(struct, "tumorMask", np.ascontiguousarray(slice_.mask.T), "logical")
-
-    return _matlab_file(write, platform=_PHANTOM if slice_.is_phantom else "brainseg_jax")
+    fields = {
+        "PID": (np.array([[ord(character)] for character in slice_.patient_id], np.uint16), "char"),
+        "image": (np.ascontiguousarray(slice_.image.T), "int16"),
+        "label": (np.array([[float(slice_.label)]]), "double"),
+        "tumorMask": (np.ascontiguousarray(slice_.mask.T), "logical"),
+    }
+    return _matlab_file(fields, struct="cjdata", platform=_PHANTOM if slice_.is_phantom else "brainseg_jax")
 
 
 def write_folds(folds: np.ndarray) -> bytes:
     """Encodes folds, (n,) integers 1..5, as the bytes of a `cvind.mat` file for `read_folds`."""
-    return _matlab_file(
-        lambda file: _write(file, "cvind", folds.astype(np.float64)[None, :], "double"), platform="brainseg_jax"
-    )
+    return _matlab_file({"cvind": (folds.astype(np.float64)[None, :], "double")}, platform="brainseg_jax")
 
 
 def _open(data: bytes, name: str) -> h5py.File:
@@ -165,17 +152,20 @@ def _bad(name: str, field: str, what: str) -> InputError:
     return InputError(f"{name}: field {field} {what}; fetch the file again, or leave it out.")
 
 
-def _write(group: h5py.Group, name: str, value: np.ndarray, matlab_class: str) -> None:
-    # Without time stamps the same slice gives the same bytes.
-    packed = {"compression": "gzip", "compression_opts": 1} if value.size > 4096 else {}
-    item = group.create_dataset(name, data=value, track_times=False, **packed)
-    item.attrs["MATLAB_class"] = np.bytes_(matlab_class)
-
-
-def _matlab_file(write: Callable[[h5py.File], None], *, platform: str) -> bytes:
+def _matlab_file(fields: dict[str, tuple[np.ndarray, str]], *, struct: str = "", platform: str) -> bytes:
+    """Encodes arrays with their MATLAB classes, as variables or as the fields of a struct."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512) as file:
-        write(file)
+        group = file
+        if struct:
+            group = file.create_group(struct)
+            group.attrs["MATLAB_class"] = np.bytes_("struct")
+        for name, (value, matlab_class) in fields.items():
+            packed = {"compression": "gzip", "compression_opts": 1} if value.size > 4096 else {}
+            # Without time stamps, and with each field closed before the next, the same slice gives the same bytes.
+            field = group.create_dataset(name, data=value, track_times=False, **packed)
+            field.attrs["MATLAB_class"] = np.bytes_(matlab_class)
+            del field
     data = bytearray(buffer.getvalue())
     # 116 bytes of text, 8 of subsystem offset, version 0x0200 and "IM" for little endian: MATLAB's own header.
     data[:512] = _HEADER.format(platform=platform).encode().ljust(116) + bytes(8) + b"\x00\x02IM" + bytes(384)

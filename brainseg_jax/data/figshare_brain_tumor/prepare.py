@@ -1,6 +1,8 @@
 """Builds the TFDS dataset without TensorFlow."""
 
+import concurrent.futures
 import json
+import multiprocessing
 import shutil
 import sys
 from pathlib import Path
@@ -12,12 +14,14 @@ from brainseg_jax.data.figshare_brain_tumor.figshare_brain_tumor_dataset_builder
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
-MOST_READERS = 4  # more would wait for the one process that writes
+MAX_READERS = 4  # more would wait for the one process that writes
 SOURCE_FILE = "source.json"
 
 
 def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, config: str, overwrite: bool) -> Path:
     """Builds the dataset in the array_record format, or keeps an existing build from the same source.
+
+    Spawned processes read the slices, so the calling program needs an `if __name__ == "__main__":` guard.
 
     Args:
       source: the slices in `manual_dir`.
@@ -32,46 +36,40 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     Raises:
       InputError: a slice is invalid, or a build from another source exists and `overwrite` is False.
     """
-    builder = Builder(config=config, data_dir=data_dir)
-    folder = Path(builder.data_path)
-    record = folder / SOURCE_FILE
-    for unfinished in folder.parent.glob("*incomplete*"):
-        shutil.rmtree(unfinished)  # a killed build leaves its folder, and TFDS never removes it
-    aside = folder.with_name(f"replaced_{folder.name}")
-    if aside.exists():
-        _put_back(aside, folder)
-        builder = Builder(config=config, data_dir=data_dir)
+    existing = Builder(config=config, data_dir=data_dir)
+    folder = Path(existing.data_path)
     if folder.exists():
-        known = json.loads(record.read_text())["fingerprint"] if record.exists() else None
-        if known == source.fingerprint and builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        record = folder / SOURCE_FILE
+        fingerprint = json.loads(record.read_text())["fingerprint"] if record.exists() else None
+        if fingerprint == source.fingerprint and existing.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
             return folder
         if not overwrite:
             raise InputError(
-                f"data_dir {data_dir} already holds {builder.info.full_name} built from another source or in another "
+                f"data_dir {data_dir} already holds {existing.info.full_name} built from another source or in another "
                 "format: add --overwrite to replace it, or name another --data_dir."
             )
-        folder.rename(aside)
-        builder = Builder(config=config, data_dir=data_dir)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    # The new build replaces an existing one only when it is complete.
+    unfinished = data_dir / f"unfinished_{config}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a killed process
+    builder = Builder(config=config, data_dir=unfinished)
+    # Spawned, not forked: JAX has threads.
+    readers = concurrent.futures.ProcessPoolExecutor(
+        min(xla_setup.available_cores(), MAX_READERS), multiprocessing.get_context("spawn")
+    )
     try:
-        with archives.reading_processes(min(xla_setup.available_cores(), MOST_READERS)) as readers:
+        with readers:
             builder.readers = readers
             builder.download_and_prepare(
                 file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir))
             )
+        finished = Path(builder.data_path)
+        facts = {"fingerprint": source.fingerprint, "slices": len(source.slices), "from": str(manual_dir)}
+        (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        finished.rename(folder)
     finally:
-        if aside.exists():
-            _put_back(aside, folder)
-    record.write_text(
-        json.dumps({"fingerprint": source.fingerprint, "slices": len(source.slices), "from": str(manual_dir)}, indent=2)
-    )
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def _put_back(aside: Path, folder: Path) -> None:
-    """Removes the previous build if the new one is complete, otherwise restores it."""
-    if folder.exists():
-        shutil.rmtree(aside)
-    else:
-        aside.rename(folder)

@@ -1,7 +1,8 @@
-"""Finding the dataset in a folder: every way to pack it is the same source, and what is wrong is named."""
+"""Finding the dataset in a folder: every packing gives the same source, and errors name the file."""
 
-import dataclasses
+import concurrent.futures
 import io
+import multiprocessing
 import shutil
 import zipfile
 
@@ -13,14 +14,14 @@ from brainseg_jax.data.figshare_brain_tumor import archives, mat_file
 from brainseg_jax.errors import InputError
 
 
-def packs_of(folder):
+def zips_of(folder):
     return sorted(folder.glob("brainTumorDataPublic_*.zip"))
 
 
 @pytest.fixture
 def unzipped(tmp_path, phantom_archives):
     folder = tmp_path / "unzipped"
-    for pack in packs_of(phantom_archives):
+    for pack in zips_of(phantom_archives):
         with zipfile.ZipFile(pack) as archive:
             archive.extractall(folder / pack.stem)
     shutil.copy(phantom_archives / "cvind.mat", folder)
@@ -33,7 +34,7 @@ def article(tmp_path, phantom_archives):
     folder = tmp_path / "article"
     folder.mkdir()
     with zipfile.ZipFile(folder / "1512427.zip", "w") as archive:
-        for path in [*packs_of(phantom_archives), phantom_archives / "cvind.mat"]:
+        for path in [*zips_of(phantom_archives), phantom_archives / "cvind.mat"]:
             archive.write(path, path.name)
     return folder
 
@@ -77,20 +78,20 @@ def test_a_published_name_with_another_md5_is_named(phantom_archives):
     assert changed == tuple(file.name for file in archives.PUBLISHED_FILES if file.name != "README 2024.txt")
 
 
-def test_a_folder_that_is_none_or_holds_nothing_is_refused(tmp_path):
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere is not a folder"):
         archives.find_source(tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds none of the dataset's zips"):
         archives.find_source(tmp_path)
 
 
-def test_without_cvind_there_are_no_folds(unzipped):
+def test_a_missing_cvind_is_refused(unzipped):
     (unzipped / "cvind.mat").unlink()
     with pytest.raises(InputError, match=r"holds no cvind\.mat"):
         archives.find_source(unzipped)
 
 
-def test_an_id_that_is_there_twice_is_refused(unzipped):
+def test_a_duplicate_id_is_refused(unzipped):
     path = archives.find_source(unzipped).slices[0].path
     (unzipped / "again").mkdir()
     shutil.copy(path, unzipped / "again")
@@ -105,27 +106,28 @@ def test_an_id_beyond_cvind_is_refused(unzipped):
         archives.find_source(unzipped)
 
 
-def test_several_processes_read_the_same_slices_in_the_same_order(phantom_archives, monkeypatch):
+def test_several_processes_read_the_same_slices_in_the_same_order(tmp_path, phantom_archives, monkeypatch):
     monkeypatch.setattr(archives, "CHUNK", 10)
     files = archives.find_source(phantom_archives).slices[::-1]
     alone = list(archives.read_slices(files))
-    with archives.reading_processes(2) as readers:
-        together = list(archives.read_slices(files, readers=readers, ahead=2))
+    monkeypatch.setattr(archives, "CHUNKS_AHEAD", 2)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, context) as readers:
+        together = list(archives.read_slices(files, readers=readers))
+        broken = tmp_path / "broken.zip"
+        broken.write_bytes(b"no zip")
+        missing = files[5]._replace(path=broken, inner_zip="")
+        with pytest.raises(InputError, match=r"broken\.zip is not a zip file"):
+            list(archives.read_slices((*files, missing), readers=readers))
     assert [slice_.slice_id for slice_ in together] == [entry.slice_id for entry in files]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         np.testing.assert_array_equal(one.mask, other.mask)
-    missing = dataclasses.replace(files[5], member="absent.mat", pack="", path=phantom_archives / "cvind.mat")
-    with (
-        pytest.raises(InputError, match=r"cvind\.mat is not a zip file"),
-        archives.reading_processes(2) as readers,
-    ):
-        list(archives.read_slices((*files, missing), readers=readers))
 
 
 def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):
-    pack = packs_of(phantom_archives)[0]
-    for path in (*packs_of(phantom_archives), phantom_archives / "cvind.mat"):
+    pack = zips_of(phantom_archives)[0]
+    for path in (*zips_of(phantom_archives), phantom_archives / "cvind.mat"):
         shutil.copy(path, tmp_path)
     data = bytearray(pack.read_bytes())
     (tmp_path / pack.name).write_bytes(data[: len(data) // 2])
@@ -153,7 +155,7 @@ def test_the_published_files_are_those_of_the_article():
     assert {len(file.md5) for file in archives.PUBLISHED_FILES} == {32}
 
 
-def test_a_download_asks_for_the_published_md5s_and_refuses_politely(tmp_path, monkeypatch):
+def test_a_download_checks_the_published_md5s(tmp_path, monkeypatch):
     asked = []
 
     def retrieve(*, url, known_hash, fname, path, downloader):

@@ -1,4 +1,4 @@
-"""One `.mat` file ↔ one slice: a round trip, MATLAB's layout, and every way in which a file can be wrong."""
+"""`.mat` files: a round trip, MATLAB's layout, and what is refused."""
 
 import io
 
@@ -87,12 +87,12 @@ def test_a_bad_field_is_named_with_its_file(field, value, message):
 
 
 @pytest.mark.parametrize("data", [b"", b"no HDF5 at all", mat_file.write_slice(make_slice())[:2000]])
-def test_what_is_no_whole_matlab_file_is_refused(data):
+def test_truncated_and_foreign_files_are_refused(data):
     with pytest.raises(InputError, match=r"7\.mat is not a MATLAB v7\.3 \(HDF5\) file, or it is cut short"):
         mat_file.read_slice(data, slice_id=7, name="7.mat")
 
 
-def test_a_image_alone_needs_no_label_and_may_be_of_another_type():
+def test_reading_an_image_needs_no_label_and_accepts_other_dtypes():
     image = np.linspace(0, 1, 24).reshape(4, 6)
     np.testing.assert_array_equal(mat_file.read_image(altered("image", image), name="7.mat"), image.T)
     with pytest.raises(InputError, match="cjdata/image"):

@@ -1,4 +1,4 @@
-"""From archives to the TFDS dataset: equal bit for bit, and no build stands for another."""
+"""From archives to the TFDS dataset: equal bit for bit, and a build is replaced only on demand."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def build(folder, data_dir, *, config="phantom", overwrite=False):
 
 
 def as_published(folder, into, *, keep=lambda slice_, fold: True, **changes):
-    """The slices of `folder` as unzipped files that are no phantoms: what the `figshare` config takes."""
+    """Writes the phantom slices of `folder` as unmarked files, which the config `figshare` accepts."""
     into.mkdir(parents=True)
     source = archives.find_source(folder)
     for slice_ in archives.read_slices(source.slices):
@@ -65,7 +65,7 @@ def test_the_dataset_holds_every_slice_bit_for_bit_in_its_fold(phantom_archives,
         assert np.isnan(row["pixel_spacing_mm"])  # known for 512×512 alone
 
 
-def test_pixels_of_whole_images_are_half_a_millimetre(tmp_path, small_archives):
+def test_images_of_512_pixels_have_the_published_spacing(tmp_path, small_archives):
     large = np.kron(np.arange(64, dtype=np.int16).reshape(8, 8), np.ones((64, 64), np.int16))
     folder = as_published(
         small_archives,
@@ -80,7 +80,7 @@ def test_pixels_of_whole_images_are_half_a_millimetre(tmp_path, small_archives):
     assert row["pixel_spacing_mm"] == np.float32(0.49)
 
 
-def test_a_fold_that_a_part_lacks_is_no_error(tmp_path, small_archives):
+def test_a_missing_fold_is_no_error(tmp_path, small_archives):
     folder = as_published(small_archives, tmp_path / "part", keep=lambda _, fold: fold != 3)
     build(folder, tmp_path / "out", config="figshare")
     table = Dataset(str(tmp_path / "out"), config="figshare").metadata
@@ -88,7 +88,7 @@ def test_a_fold_that_a_part_lacks_is_no_error(tmp_path, small_archives):
     assert len(table.slice_ids) == len(list(folder.glob("*.mat"))) - 1
 
 
-def test_drawn_and_real_slices_do_not_stand_for_each_other(tmp_path, small_archives):
+def test_phantom_and_real_slices_have_configs_of_their_own(tmp_path, small_archives):
     with pytest.raises(InputError, match="is a phantom slice, which the builder config figshare does not take"):
         build(small_archives, tmp_path / "out", config="figshare")
     real = as_published(small_archives, tmp_path / "real", keep=lambda slice_, _: slice_.slice_id < 40)
@@ -118,7 +118,7 @@ def test_the_same_source_is_kept_and_another_refused_until_overwrite(tmp_path, s
     assert len(Dataset(str(tmp_path / "out"), config="phantom").metadata.slice_ids) == whole - missing
 
 
-def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_one_before(tmp_path, small_archives):
+def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_previous_one(tmp_path, small_archives):
     folder = build(small_archives, tmp_path / "out")
     bad = tmp_path / "bad"
     shutil.copytree(small_archives, bad)
@@ -127,17 +127,17 @@ def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_one_before(tmp_path, s
         archive.writestr("3064.mat", b"not a matlab file")
     with pytest.raises(InputError, match=r"3064\.mat is not a MATLAB"):
         build(bad, tmp_path / "out", overwrite=True)
-    assert not list((tmp_path / "out").rglob("*incomplete*"))
+    assert not list((tmp_path / "out").glob("unfinished*"))
     source = json.loads((folder / prepare.SOURCE_FILE).read_text())
     assert source["fingerprint"] == archives.find_source(small_archives).fingerprint
 
 
-def test_what_a_killed_build_left_is_swept_away(tmp_path, small_archives):
-    left = tmp_path / "out" / "figshare_brain_tumor" / "phantom" / "incomplete.ABC_1.0.0"
-    left.mkdir(parents=True)
-    (left / "half").write_text("half")
-    build(small_archives, tmp_path / "out")
-    assert not left.exists()
+def test_leftovers_of_a_killed_build_are_removed(tmp_path, small_archives):
+    unfinished = tmp_path / "out" / "unfinished_phantom"
+    (unfinished / "figshare_brain_tumor" / "phantom" / "1.0.0").mkdir(parents=True)
+    folder = build(small_archives, tmp_path / "out")
+    assert not unfinished.exists()
+    assert (folder / prepare.SOURCE_FILE).exists()
 
 
 def test_a_missing_dataset_is_refused_with_the_command_that_makes_it(tmp_path):

@@ -1,4 +1,4 @@
-"""The phantom slices: deterministic, valid, and of the kinds that they promise."""
+"""Phantom slices are deterministic and valid, and resemble the published ones."""
 
 import collections
 
@@ -16,7 +16,7 @@ PATIENTS = 20
 
 @pytest.fixture(scope="module")
 def drawn():
-    """[(slice, fold), …] of the patients of one seed."""
+    """The pairs (slice, fold) of one seed."""
     return list(generate.phantom_slices(patients=PATIENTS, seed=3, size=96))
 
 
@@ -31,7 +31,7 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(tmp_path
     assert one.fingerprint != three.fingerprint
 
 
-def test_what_is_written_is_what_is_drawn(tmp_path):
+def test_written_slices_are_those_generated(tmp_path):
     generate.write_archives(tmp_path, patients=10, seed=5, size=64)
     source = archives.find_source(tmp_path)
     drawn = list(generate.phantom_slices(patients=10, seed=5, size=64))
@@ -44,7 +44,7 @@ def test_what_is_written_is_what_is_drawn(tmp_path):
         np.testing.assert_array_equal(read.mask, slice_.mask)
 
 
-def test_every_slice_is_a_valid_one(drawn):
+def test_every_slice_is_valid(drawn):
     ids = [slice_.slice_id for slice_, _ in drawn]
     assert ids == sorted(set(ids))
     assert ids[0] >= 1
@@ -99,7 +99,7 @@ def test_a_quarter_of_the_tumours_is_faint_or_small(drawn):
     assert np.mean(hard) >= 0.25
 
 
-def test_the_tumour_is_inside_of_the_head_and_the_corners_are_dark(drawn):
+def test_the_tumour_is_inside_the_head_and_the_corners_are_dark(drawn):
     for slice_, _ in drawn:
         bright = ndimage.gaussian_filter(slice_.image.astype(float), 2) > 0.08 * slice_.image.max()
         head = ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=3))
@@ -110,8 +110,8 @@ def test_the_tumour_is_inside_of_the_head_and_the_corners_are_dark(drawn):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patients": 3}, "patients must be at least 10"),
-        ({"patients": 10, "seed": -1}, "seed must not be negative"),
+        ({"patients": 3}, "patients must be at least 10, not 3: choose"),
+        ({"patients": 10, "seed": -1}, "seed must be at least 0, not -1"),
         ({"patients": 10, "size": 32}, "size must be at least 64"),
         ({"patients": 2000}, "slice ids of 3064"),
     ],
