@@ -9,7 +9,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.evaluation.scores import SliceScore
 from brainseg_jax.inference.predictor import Segmenter, predict_slices
-from brainseg_jax.plots.segmentations import Example, segmentation_examples
+from brainseg_jax.plots.segmentations import prediction_comparison
 
 
 def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, list[SliceScore]]:
@@ -52,16 +52,13 @@ def draw_examples(
       count: slices in each figure.
     """
     for name, group in choose_examples(scores, count=count).items():
-        slice_ids = np.array([score.slice_id for score in group])
-        examples = [
-            Example(
-                image=scale_image(sample.image),
-                true_mask=sample.mask.astype(bool),
-                predicted_mask=segmenter.postprocessing.mask(probabilities),
-                caption=f"slice {score.slice_id}, {score.label}",
-                dice=score.dice,
-            )
-            for score, (sample, probabilities) in zip(group, predict_slices(segmenter, dataset, slice_ids), strict=True)
-        ]
-        title = f"{name.capitalize()} slices of {split}, one a patient"
-        segmentation_examples(examples, folder / f"{split}_{name}.png", title=title)
+        predicted = list(predict_slices(segmenter, dataset, np.array([score.slice_id for score in group])))
+        prediction_comparison(
+            [scale_image(sample.image) for sample, _ in predicted],
+            [sample.mask for sample, _ in predicted],
+            {"Difference": [segmenter.postprocessing.mask(probabilities) for _, probabilities in predicted]},
+            {"Difference": [score.dice for score in group]},
+            folder / f"{split}_{name}.png",
+            captions=[f"slice {score.slice_id}, {score.label}" for score in group],
+            title=f"{name.capitalize()} slices of {split}, one a patient",
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 import ml_collections
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.plots.published_curves import CURVES, published_curves
+from brainseg_jax.plots.learning_curves import CURVES, published_curves
 from brainseg_jax.published import (
     PUBLISHED_BATCH,
     PUBLISHED_LEARNING_RATES,
