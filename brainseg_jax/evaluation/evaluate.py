@@ -1,6 +1,5 @@
-"""Scoring of a trained network: a split of its dataset, slice by slice, each at its own size."""
+"""Scores trained networks on a split of their dataset, slice by slice, each at its own size."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.inference.postprocessing import tune_postprocessing
 from brainseg_jax.inference.predictor import Ensemble, Predictor, Segmenter, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
-from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
 
-EXAMPLES = 4  # slices in each figure of predictions
+EXAMPLES = 4  # slices in each figure of predicted masks
 
 
 def evaluate(
@@ -45,14 +44,13 @@ def evaluate(
       split: "train", "validation", "test" or "all".
       output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
       data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
-      examples: slices in each of the figures of the best, the median and the worst; 0 for no such figures, which take
-        longer than scoring a small part.
+      examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
       threshold: in place of the run's.
       min_component_fraction: in place of the run's.
       tta_flip: in place of the run's.
 
     Returns:
-      What evaluation_<split>.json holds.
+      The content of evaluation_<split>.json.
 
     Raises:
       InputError: no run, no dataset, an unknown split, or a split other than "all" of another dataset.
@@ -60,95 +58,68 @@ def evaluate(
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
     if data_dir and split != "all":
-        raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
+        raise InputError(f"--split={split} is a split of the run's own dataset: add --split=all to score {data_dir}.")
     predictor = Predictor.from_workdir(
         directory, threshold=threshold, min_component_fraction=min_component_fraction, tta_flip=tta_flip
     )
-    dataset = _open(predictor.config, data_dir)
+    config = predictor.config
+    dataset = _open(data_dir, config.data.dataset) if data_dir else Dataset.from_config(config.data)
     slice_ids = dataset.metadata.slice_ids if split == "all" else np.array(read_splits(directory)[split])
     about = {
         "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
         "checkpoint_epoch": predictor.epoch,
         "trained_with": read_environment(directory),
+        **({} if tta_flip is None else {"tta_flip": tta_flip}),
     }
-    if tta_flip is not None:
-        about["tta_flip"] = tta_flip
-    return score_and_write(
-        predictor, dataset, slice_ids, about, split, output, name=directory.resolve().name, examples=examples
-    )
+    title = describe_run(config, name=directory.resolve().name)
+    return _score_and_write(predictor, dataset, slice_ids, about, split, output, title=title, examples=examples)
 
 
-def score_and_write(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    slice_ids: np.ndarray,
-    about: Mapping[str, Any],
-    split: str,
-    output: Path,
-    *,
-    name: str,
-    examples: int,
+def evaluate_ensemble(
+    directories: Sequence[Path], *, split: str, output: Path, examples: int = EXAMPLES
 ) -> dict[str, Any]:
-    """Scores slices and writes the files of an evaluation.
+    """Scores the ensemble of several runs.
 
     Args:
-      segmenter: the network, or several as one.
-      dataset: the slices.
-      slice_ids: (N,) which of them.
-      about: what the summary says besides.
-      split: names the files.
-      output: see `evaluate`.
-      name: of the run, for the titles of figures.
+      directories: see `Ensemble`. The first run's config says how masks are made; where its threshold and smallest
+        component were tuned on validation, they are tuned anew for the ensemble.
+      split: "train", "validation" or "test".
+      output: folder for the files of `evaluate`, for members.json, and for config.json and splits.json of the first run.
       examples: see `evaluate`.
 
     Returns:
-      What evaluation_<split>.json holds.
-    """
-    config, postprocessing = segmenter.config, segmenter.postprocessing
-    scores, calibration = score_slices(segmenter, dataset, slice_ids)
-    summary = {
-        "split": split,
-        "dataset": dataset.name,
-        "trained_on": config.data.dataset,
-        **summarize(scores),
-        "calibration": calibration.describe(),
-        **describe_scored_run(config),
-        "threshold": postprocessing.threshold,
-        "min_component_fraction": postprocessing.min_component_fraction,
-        **describe_environment(devices=jax.local_device_count()),
-        **about,
-    }
-    if examples:
-        draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
-    seeds = summary["seed"] if "members" in summary else ""
-    write_evaluation(output, split, summary, scores, title=describe_run(config, name=name, seeds=seeds))
-    return summary
-
-
-def score_slices(segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray) -> tuple[list[SliceScore], Calibration]:
-    """Predicts slices and compares each with its mask.
+      The content of evaluation_<split>.json: that of a run, the `seed` of each, and `members`, their names.
 
     Raises:
-      InputError: the dataset has no slice of an id.
+      InputError: see `Ensemble`.
     """
-    metadata = dataset.metadata
-    scores, calibration = [], Calibration.empty()
-    for record, probabilities in predict_slices(segmenter, dataset, slice_ids):
-        row = int(np.searchsorted(metadata.slice_ids, record.slice_id))
-        scores.append(
-            score_slice(
-                record,
-                segmenter.postprocessing.mask(probabilities),
-                patient_id=metadata.patient_ids[row],
-                label=LABELS[int(metadata.labels[row]) - 1],
-            )
-        )
-        calibration = calibration.add(probabilities, record.mask)
-    return scores, calibration
+    first, splits = directories[0], read_splits(directories[0])
+    ensemble = Ensemble.from_workdirs(directories)
+    config = ensemble.config
+    dataset = Dataset.from_config(config.data)
+    if config.evaluation.tune_postprocessing:
+        validation = predict_slices(ensemble, dataset, np.array(splits["validation"]))
+        pairs = ((probabilities, sample.mask) for sample, probabilities in validation)
+        ensemble.postprocessing, _ = tune_postprocessing(pairs)
+    members = [directory.resolve().name for directory in directories]
+    seeds = ", ".join(str(read_config(directory).seed) for directory in directories)
+    about = {
+        "members": members,
+        "seed": seeds,
+        "checkpoint_epoch": ensemble.epochs,
+        "trained_with": read_environment(first),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "members.json", members)
+    for name in ("config.json", "splits.json"):
+        write_json(output / name, read_json(first / name))
+    title = describe_run(config, name=output.resolve().name, seeds=seeds)
+    slice_ids = np.array(splits[split])
+    return _score_and_write(ensemble, dataset, slice_ids, about, split, output, title=title, examples=examples)
 
 
 def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the settings of a run by which its results are told apart."""
+    """Returns the settings that tell the results of a run from those of others."""
     return {
         "protocol": config.split.protocol,
         "fold": config.split.fold if has_folds(config.split.protocol) else None,
@@ -172,58 +143,47 @@ def write_evaluation(
     write_json(output / f"evaluation_{split}.json", summary)
 
 
-def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
-    if not data_dir:
-        return Dataset.from_config(config.data)
-    # Another dataset may be of the other kind: a network of phantom slices scored on real ones, or the reverse.
-    try:
-        return Dataset(data_dir, config=config.data.dataset)
-    except InputError:
-        other = "phantom" if config.data.dataset == "figshare" else "figshare"
-        return Dataset(data_dir, config=other)
-
-
-def evaluate_ensemble(
-    directories: Sequence[Path], *, split: str, output: Path, examples: int = EXAMPLES
+def _score_and_write(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    slice_ids: np.ndarray,
+    about: Mapping[str, Any],
+    split: str,
+    output: Path,
+    *,
+    title: str,
+    examples: int,
 ) -> dict[str, Any]:
-    """Scores the ensemble of several runs.
-
-    Args:
-      directories: see `Ensemble`. The first one's config says how masks are made; where it has threshold and smallest
-        component chosen on validation, they are chosen anew, for the ensemble.
-      split: "train", "validation" or "test".
-      output: folder for the files of `evaluate.evaluate`, for members.json, and for config.json and splits.json of
-        the first run.
-      examples: see `evaluate.evaluate`.
-
-    Returns:
-      What evaluation_<split>.json holds: that of a run, the `seed` of each, and `members`, their names.
-
-    Raises:
-      InputError: see `Ensemble`.
-    """
-    first = directories[0]
-    splits = read_splits(first)
-    ensemble = Ensemble.from_workdirs(directories)
-    config = ensemble.config
-    dataset = Dataset.from_config(config.data)
-    if config.evaluation.tune_postprocessing:
-        validation = predict_slices(ensemble, dataset, np.array(splits["validation"]))
-        ensemble.postprocessing, _ = tune_postprocessing(
-            (probabilities, record.mask) for record, probabilities in validation
-        )
-    members = [directory.resolve().name for directory in directories]
-    about = {
-        "members": members,
-        "seed": ", ".join(str(read_config(directory).seed) for directory in directories),
-        "checkpoint_epoch": ensemble.epochs,
-        "trained_with": read_environment(first),
+    """Scores slices and writes the files of an evaluation, whose summary has the entries of `about` too."""
+    config, metadata = segmenter.config, dataset.metadata
+    scores, calibration = [], Calibration.empty()
+    for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
+        row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
+        patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
+        mask = segmenter.postprocessing.mask(probabilities)
+        scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
+        calibration = calibration.add(probabilities, sample.mask)
+    summary = {
+        "split": split,
+        "dataset": dataset.name,
+        "trained_on": config.data.dataset,
+        **summarize(scores),
+        "calibration": calibration.describe(),
+        **describe_scored_run(config),
+        "threshold": segmenter.postprocessing.threshold,
+        "min_component_fraction": segmenter.postprocessing.min_component_fraction,
+        **describe_environment(devices=jax.local_device_count()),
+        **about,
     }
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "members.json", members)
-    for name in ("config.json", "splits.json"):
-        write_json(output / name, json.loads((first / name).read_text()))
-    slice_ids = np.array(splits[split])
-    return score_and_write(
-        ensemble, dataset, slice_ids, about, split, output, name=output.resolve().name, examples=examples
-    )
+    if examples:
+        draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
+    write_evaluation(output, split, summary, scores, title=title)
+    return summary
+
+
+def _open(data_dir: str, kind: str) -> Dataset:
+    """Opens a dataset of the kind if there is one, else of the other: phantom networks may be scored on real slices."""
+    try:
+        return Dataset(data_dir, config=kind)
+    except InputError:
+        return Dataset(data_dir, config="phantom" if kind == "figshare" else "figshare")

@@ -1,4 +1,4 @@
-"""Figures of the best, the median and the worst slices, one a patient."""
+"""Draws the slices with the best, the median and the worst predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, li
       count: slices in each group, or fewer where there are fewer families.
 
     Returns:
-      `worst`, `median` and `best`, each with the most telling slice first. Of equal Dice the larger tumour comes
-      first: to miss a large one is worse, to find a large one exactly is better.
+      `worst`, `median` and `best`. Of slices with the same Dice, the one with the larger tumour comes first: to miss a
+      large tumour is worse, to predict it well is better.
     """
     middle = float(np.median([score.dice for score in scores]))
     orders = {
@@ -45,10 +45,10 @@ def draw_examples(
 
     Args:
       segmenter: the network, or several as one.
-      dataset: the slices.
-      scores: the scores of those among which is chosen.
+      dataset: holds the slices.
+      scores: the slices to choose from.
       folder: where the figures are written.
-      split: names the files.
+      split: starts their file names.
       count: slices in each figure.
     """
     for name, group in choose_examples(scores, count=count).items():
@@ -60,5 +60,5 @@ def draw_examples(
             {"Difference": [score.dice for score in group]},
             folder / f"{split}_{name}.png",
             captions=[f"slice {score.slice_id}, {score.label}" for score in group],
-            title=f"{name.capitalize()} slices of {split}, one a patient",
+            title=f"{name.capitalize()} predictions of split {split}, at most one slice of a family",
         )
