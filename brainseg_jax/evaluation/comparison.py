@@ -101,31 +101,20 @@ def short_names(first: Path, second: Path) -> tuple[str, str]:
     return "/".join(parts[0][-length:]), "/".join(parts[1][-length:])
 
 
-def most_different(
-    first: Sequence[SliceScore], second: Sequence[SliceScore], *, count: int
-) -> list[tuple[SliceScore, SliceScore]]:
-    """Returns the pairs of rows whose Dice differ most, largest difference first.
-
-    Raises:
-      InputError: see `pair_scores`.
-    """
-    return sorted(pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:count]
-
-
-def draw_most_different(
-    directories: tuple[Path, Path], different: Sequence[tuple[SliceScore, SliceScore]], path: Path
+def draw_differences(
+    directories: tuple[Path, Path], pairs: Sequence[tuple[SliceScore, SliceScore]], path: Path
 ) -> None:
     """Draws slices with the masks of both runs side by side.
 
     Args:
       directories: the workdirs of both runs or cross-validations, with checkpoints.
-      different: the scores of both runs on these slices, see `most_different`.
+      pairs: the scores of both runs on these slices, see `pair_scores`.
       path: PNG file to write.
 
     Raises:
       InputError: a run's checkpoint or dataset is missing.
     """
-    slice_ids = [one.slice_id for one, _ in different]
+    slice_ids = [one.slice_id for one, _ in pairs]
     first, second = (_predict(directory, slice_ids) for directory in directories)
     names = short_names(*directories)
     prediction_comparison(
@@ -133,9 +122,9 @@ def draw_most_different(
         [first[slice_id][0].mask for slice_id in slice_ids],
         {names[0]: [first[slice_id][1] for slice_id in slice_ids]}
         | {names[1]: [second[slice_id][1] for slice_id in slice_ids]},
-        {name: [pair[row].dice for pair in different] for row, name in enumerate(names)},
+        {name: [pair[row].dice for pair in pairs] for row, name in enumerate(names)},
         path,
-        captions=[f"{one.slice_id}, {one.label}" for one, _ in different],
+        captions=[f"{one.slice_id}, {one.label}" for one, _ in pairs],
         title="Slices on which the two differ most",
     )
 

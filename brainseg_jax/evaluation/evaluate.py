@@ -27,7 +27,7 @@ EXAMPLES = 4  # slices in each figure of predicted masks
 
 
 def evaluate(
-    directory: Path,
+    directory: Path | Sequence[Path],
     *,
     split: str,
     output: Path,
@@ -37,12 +37,16 @@ def evaluate(
     min_component_fraction: float | None = None,
     tta_flip: bool | None = None,
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a run.
+    """Scores the best checkpoint of a run, or several runs as an ensemble (see `Ensemble`).
+
+    The config of an ensemble's first run says how masks are made; where its threshold and smallest component were tuned
+    on validation, they are tuned anew for the ensemble.
 
     Args:
-      directory: the run's workdir.
+      directory: the run's workdir; of an ensemble, those of its runs.
       split: "train", "validation", "test" or "all".
-      output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
+      output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures; for an ensemble also for
+        members.json and for config.json and splits.json of its first run.
       data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
       examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
       threshold: in place of the run's.
@@ -50,72 +54,71 @@ def evaluate(
       tta_flip: in place of the run's.
 
     Returns:
-      The content of evaluation_<split>.json.
+      The content of evaluation_<split>.json; for an ensemble with `members`, their names, and the `seed` of each.
 
     Raises:
-      InputError: no run, no dataset, an unknown split, or a split other than "all" of another dataset.
+      InputError: no run, no dataset, an unknown split, a split other than "all" of another dataset, one of the last
+        three arguments for an ensemble, or see `Ensemble`.
     """
+    options = {"threshold": threshold, "min_component_fraction": min_component_fraction, "tta_flip": tta_flip}
+    runs = [directory] if isinstance(directory, Path) else list(directory)
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
     if data_dir and split != "all":
         raise InputError(f"--split={split} is a split of the run's own dataset: add --split=all to score {data_dir}.")
-    predictor = Predictor.from_workdir(
-        directory, threshold=threshold, min_component_fraction=min_component_fraction, tta_flip=tta_flip
-    )
-    config = predictor.config
+    if len(runs) == 1:
+        segmenter: Segmenter = Predictor.from_workdir(runs[0], **options)
+    elif given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"--{given[0]} is for a single run: an ensemble has that of its first run; leave it out.")
+    else:
+        segmenter = Ensemble.from_workdirs(runs)
+    config = segmenter.config
     dataset = _open(data_dir, config.data.dataset) if data_dir else Dataset.from_config(config.data)
-    slice_ids = dataset.metadata.slice_ids if split == "all" else np.array(read_splits(directory)[split])
-    about = {
-        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
-        "checkpoint_epoch": predictor.epoch,
-        "trained_with": read_environment(directory),
-        **({} if tta_flip is None else {"tta_flip": tta_flip}),
+    about: dict[str, Any] = {"trained_with": read_environment(runs[0]), "dataset": dataset.name}
+    if data_dir:
+        about["dataset"] += f" in {data_dir}"
+    if isinstance(segmenter, Predictor):
+        about |= {"checkpoint_epoch": segmenter.epoch} | ({} if tta_flip is None else {"tta_flip": tta_flip})
+        title = describe_run(config, name=runs[0].resolve().name)
+    else:
+        seeds = ", ".join(str(read_config(run).seed) for run in runs)
+        about |= {"members": [run.resolve().name for run in runs], "seed": seeds, "checkpoint_epoch": segmenter.epochs}
+        title = describe_run(config, name=output.resolve().name, seeds=seeds)
+        if config.evaluation.tune_postprocessing:
+            own = Dataset.from_config(config.data)
+            validation = predict_slices(segmenter, own, np.array(read_splits(runs[0])["validation"]))
+            pairs = ((probabilities, sample.mask) for sample, probabilities in validation)
+            segmenter.postprocessing, _ = tune_postprocessing(pairs)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "members.json", about["members"])
+        for name in ("config.json", "splits.json"):
+            write_json(output / name, read_json(runs[0] / name))
+
+    metadata = dataset.metadata
+    slice_ids = metadata.slice_ids if split == "all" else np.array(read_splits(runs[0])[split])
+    scores, calibration = [], Calibration.empty()
+    for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
+        row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
+        patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
+        mask = segmenter.postprocessing.mask(probabilities)
+        scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
+        calibration = calibration.add(probabilities, sample.mask)
+    summary = {
+        "split": split,
+        "dataset": dataset.name,
+        "trained_on": config.data.dataset,
+        **summarize(scores),
+        "calibration": calibration.describe(),
+        **describe_scored_run(config),
+        "threshold": segmenter.postprocessing.threshold,
+        "min_component_fraction": segmenter.postprocessing.min_component_fraction,
+        **describe_environment(devices=jax.local_device_count()),
+        **about,
     }
-    title = describe_run(config, name=directory.resolve().name)
-    return _score_and_write(predictor, dataset, slice_ids, about, split, output, title=title, examples=examples)
-
-
-def evaluate_ensemble(
-    directories: Sequence[Path], *, split: str, output: Path, examples: int = EXAMPLES
-) -> dict[str, Any]:
-    """Scores the ensemble of several runs.
-
-    Args:
-      directories: see `Ensemble`. The first run's config says how masks are made; where its threshold and smallest
-        component were tuned on validation, they are tuned anew for the ensemble.
-      split: "train", "validation" or "test".
-      output: folder for the files of `evaluate`, for members.json, and for config.json and splits.json of the first run.
-      examples: see `evaluate`.
-
-    Returns:
-      The content of evaluation_<split>.json: that of a run, the `seed` of each, and `members`, their names.
-
-    Raises:
-      InputError: see `Ensemble`.
-    """
-    first, splits = directories[0], read_splits(directories[0])
-    ensemble = Ensemble.from_workdirs(directories)
-    config = ensemble.config
-    dataset = Dataset.from_config(config.data)
-    if config.evaluation.tune_postprocessing:
-        validation = predict_slices(ensemble, dataset, np.array(splits["validation"]))
-        pairs = ((probabilities, sample.mask) for sample, probabilities in validation)
-        ensemble.postprocessing, _ = tune_postprocessing(pairs)
-    members = [directory.resolve().name for directory in directories]
-    seeds = ", ".join(str(read_config(directory).seed) for directory in directories)
-    about = {
-        "members": members,
-        "seed": seeds,
-        "checkpoint_epoch": ensemble.epochs,
-        "trained_with": read_environment(first),
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "members.json", members)
-    for name in ("config.json", "splits.json"):
-        write_json(output / name, read_json(first / name))
-    title = describe_run(config, name=output.resolve().name, seeds=seeds)
-    slice_ids = np.array(splits[split])
-    return _score_and_write(ensemble, dataset, slice_ids, about, split, output, title=title, examples=examples)
+    if examples:
+        draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
+    write_evaluation(output, split, summary, scores, title=title)
+    return summary
 
 
 def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -141,44 +144,6 @@ def write_evaluation(
     write_scores(output / f"per_slice_{split}.csv", scores)
     score_charts.score_overview(scores, summary["calibration"], output / "figures" / f"{split}_scores.png", title=title)
     write_json(output / f"evaluation_{split}.json", summary)
-
-
-def _score_and_write(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    slice_ids: np.ndarray,
-    about: Mapping[str, Any],
-    split: str,
-    output: Path,
-    *,
-    title: str,
-    examples: int,
-) -> dict[str, Any]:
-    """Scores slices and writes the files of an evaluation, whose summary has the entries of `about` too."""
-    config, metadata = segmenter.config, dataset.metadata
-    scores, calibration = [], Calibration.empty()
-    for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
-        row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
-        patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
-        mask = segmenter.postprocessing.mask(probabilities)
-        scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
-        calibration = calibration.add(probabilities, sample.mask)
-    summary = {
-        "split": split,
-        "dataset": dataset.name,
-        "trained_on": config.data.dataset,
-        **summarize(scores),
-        "calibration": calibration.describe(),
-        **describe_scored_run(config),
-        "threshold": segmenter.postprocessing.threshold,
-        "min_component_fraction": segmenter.postprocessing.min_component_fraction,
-        **describe_environment(devices=jax.local_device_count()),
-        **about,
-    }
-    if examples:
-        draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
-    write_evaluation(output, split, summary, scores, title=title)
-    return summary
 
 
 def _open(data_dir: str, kind: str) -> Dataset:

@@ -24,15 +24,14 @@ def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, li
       large tumour is worse, to predict it well is better.
     """
     middle = float(np.median([score.dice for score in scores]))
-    orders = {
-        "worst": sorted(scores, key=lambda score: (score.dice, -score.tumour_pixels, score.slice_id)),
-        "median": sorted(scores, key=lambda score: (abs(score.dice - middle), -score.tumour_pixels, score.slice_id)),
-        "best": sorted(scores, key=lambda score: (-score.dice, -score.tumour_pixels, score.slice_id)),
-    }
     groups = {}
-    for name, order in orders.items():
+    for name, distance in (
+        ("worst", lambda dice: dice),
+        ("median", lambda dice: abs(dice - middle)),
+        ("best", lambda dice: -dice),
+    ):
         first_of_family: dict[str, SliceScore] = {}
-        for score in order:
+        for score in sorted(scores, key=lambda score: (distance(score.dice), -score.tumour_pixels, score.slice_id)):
             first_of_family.setdefault(score.family, score)
         groups[name] = list(first_of_family.values())[:count]
     return groups

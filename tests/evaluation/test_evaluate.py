@@ -110,7 +110,7 @@ def test_another_dataset_is_scored_whole(trained, tmp_path):
     assert summary["slices"] == len(source.slices)
     assert str(tmp_path / "other") in summary["dataset"]
     assert (tmp_path / "out" / "per_slice_all.csv").exists()
-    with pytest.raises(InputError, match=r"--split=test is a part of the run's own dataset: add --split=all"):
+    with pytest.raises(InputError, match=r"--split=test is a split of the run's own dataset: add --split=all"):
         evaluate.evaluate(trained, split="test", data_dir=str(tmp_path / "other"), output=tmp_path / "out")
 
 

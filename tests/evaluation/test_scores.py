@@ -134,7 +134,7 @@ def test_bad_files_are_named(tmp_path):
     write_scores(path, [score("glioma", 0.5)])
     text = path.read_text()
     path.write_text(text.replace("tumour_pixels", "pixels"))
-    with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': an older version wrote it"):
+    with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': score the run again"):
         read_scores(path)
     path.write_text(text.replace("0.5", "half"))
     with pytest.raises(InputError, match=r"rows\.csv is damaged"):
