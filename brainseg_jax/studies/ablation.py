@@ -177,12 +177,12 @@ def _describe(report: Mapping[str, Any]) -> str:
         rows.append((name, changes or "–", dice, difference if changes else "–", *classes, missed))
     return (
         f"{describe_run(config)}, {config.train.epochs} epochs. Dice is the mean over the {recipe['slices']} "
-        f"validation slices ({recipe['families']} families), or over as many as a row says. The difference "
-        "is to the first row, slice by slice on the slices of both, with its 95 % interval over families. The interval says what these "
-        "trained networks would give on other families; another seed would change the differences as well, and only "
-        "one was trained. The learning rate was not tuned anew for any variant. Each network is that of the epoch with "
-        f"its lowest validation loss. The threshold is {config.evaluation.threshold}; tuning threshold and smallest "
-        "component on one half of the validation families and scoring the other half gives the recipe "
+        f"validation slices ({recipe['families']} families), or over as many as a row says. The difference is to the "
+        "first row, slice by slice on the slices of both, with its 95 % interval over families. The interval says what "
+        "these trained networks would give on other families; another seed would change the differences as well, and "
+        "only one was trained. The learning rate was not tuned anew for any variant. Each network is that of the epoch "
+        f"with its lowest validation loss. The threshold is {config.evaluation.threshold}; tuning threshold and "
+        "smallest component on one half of the validation families and scoring the other half gives the recipe "
         f"{choice['chosen']:.3f} instead of {choice['fixed']:.3f}.\n\n"
         f"`{report['command']}`, commit {report['commit']}, {report['device']}, {report['cores']} cores, jax "
         f"{report['versions']['jax']}.\n\n{markdown.table(header, rows)}"
