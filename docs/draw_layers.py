@@ -1,7 +1,7 @@
 """Draws docs/figures/architecture.png: the layers of the package, and a slice's way through them.
 
-The boxes are those of the import-linter contract in pyproject.toml, the arrows are the imports in the code without those
-that follow from others. Run `python docs/draw_layers.py` after a change of the layers.
+The boxes are those of the import-linter contract in pyproject.toml, the arrows are the imports in the code, without
+those that follow from others. Run `python docs/draw_layers.py` after a change of the layers.
 """
 
 import ast

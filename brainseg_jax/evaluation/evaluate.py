@@ -17,7 +17,7 @@ from brainseg_jax.evaluation.examples import draw_examples
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.inference.postprocessing import tune_postprocessing
-from brainseg_jax.inference.predictor import Ensemble, Predictor, Segmenter, predict_slices
+from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
@@ -60,14 +60,18 @@ def evaluate(
       InputError: no run, no dataset, an unknown split, a split other than "all" of another dataset, one of the last
         three arguments for an ensemble, or see `Ensemble`.
     """
-    options = {"threshold": threshold, "min_component_fraction": min_component_fraction, "tta_flip": tta_flip}
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "min_component_fraction": min_component_fraction,
+        "tta_flip": tta_flip,
+    }
     runs = [directory] if isinstance(directory, Path) else list(directory)
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
     if data_dir and split != "all":
         raise InputError(f"--split={split} is a split of the run's own dataset: add --split=all to score {data_dir}.")
     if len(runs) == 1:
-        segmenter: Segmenter = Predictor.from_workdir(runs[0], **options)
+        segmenter: Predictor | Ensemble = Predictor.from_workdir(runs[0], **options)
     elif given := [name for name, value in options.items() if value is not None]:
         raise InputError(f"--{given[0]} is for a single run: an ensemble has that of its first run; leave it out.")
     else:

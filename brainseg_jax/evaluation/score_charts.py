@@ -87,9 +87,9 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tumour's share of the image", fontsize=9, color=INK, labelpad=2)
     # Above the axes: inside, it would cover the missed slices, which lie at the bottom.
-    spacing: dict[str, float] = {"handletextpad": 0.1, "columnspacing": 0.9, "borderaxespad": 0}
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.985), "ncols": len(LABELS)}
-    legend = axes.legend(fontsize=8, frameon=False, **place, **spacing)
+    place |= {"fontsize": 8, "frameon": False, "handletextpad": 0.1, "columnspacing": 0.9, "borderaxespad": 0}
+    legend = axes.legend(**place)
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)  # type: ignore[union-attr]
 

@@ -117,14 +117,15 @@ def published_curves(
     for axes, quantity in ((loss, "loss"), (dice, "dice")):
         for split, (name, curves) in itertools.product(_COLORS, runs.items()):
             values = curves.get(f"{split}_{quantity}", ())
-            style = _RUNS[name]["line"] if values else {"linestyle": ""}
+            style: dict[str, Any] = _RUNS[name]["line"] if values else {"linestyle": ""}
             label = f"{name}: {_TITLES[split]}" + ("" if values else " not known")
             epochs, marker = range(1, len(values) + 1), "o" if len(values) <= 5 else ""
             axes.plot(epochs, values, color=_RUNS[name][split], marker=marker, markersize=3.5, label=label, **style)
         at_rings = {name: curves[f"validation_{quantity}"][best[name]] for name, curves in runs.items()}
         for name, value in at_rings.items():
-            style, label = {**_RING, "zorder": _RUNS[name]["line"]["zorder"]}, f"{name}: best epoch, {best[name] + 1}"
-            axes.plot([best[name] + 1], [value], color=_RUNS[name]["ring"], label=label, markeredgewidth=1.5, **style)
+            ring: dict[str, Any] = {**_RING, "color": _RUNS[name]["ring"], "zorder": _RUNS[name]["line"]["zorder"]}
+            label = f"{name}: best epoch, {best[name] + 1}"
+            axes.plot([best[name] + 1], [value], label=label, markeredgewidth=1.5, **ring)
         text = ", ".join(f"{name} {value:.3f}" for name, value in at_rings.items())
         axes.set_title(f"at the rings: {text}", loc="right", fontsize=8.5, color=INK)
         axes.set_xlim(0, 1 + max(len(curves["validation_loss"]) for curves in runs.values()))
@@ -156,8 +157,8 @@ def _rate_drops(rows: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _legend(figure: Figure, handles: Any, labels: Any, *, top: float, **settings: Any) -> None:
-    place = {"bbox_to_anchor": (0.1, top), "bbox_transform": from_top(figure)}
-    figure.legend(handles, labels, fontsize=8.5, **place, **LEGEND, **settings)
+    place: dict[str, Any] = {"bbox_to_anchor": (0.1, top), "bbox_transform": from_top(figure), **LEGEND}
+    figure.legend(handles=handles, labels=labels, fontsize=8.5, **place, **settings)
 
 
 def _style(axes: Axes, title: str) -> None:
