@@ -23,8 +23,6 @@ from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
 
-EXAMPLES = 4  # slices in each figure of predicted masks
-
 
 def evaluate(
     directory: Path | Sequence[Path],
@@ -32,7 +30,7 @@ def evaluate(
     split: str,
     output: Path,
     data_dir: str = "",
-    examples: int = EXAMPLES,
+    examples: int = 4,
     threshold: float | None = None,
     min_component_fraction: float | None = None,
     tta_flip: bool | None = None,

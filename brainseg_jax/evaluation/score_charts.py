@@ -50,8 +50,7 @@ def score_overview(scores: Sequence[SliceScore], calibration: Mapping[str, Any],
 
 
 def _draw_classes(axes: Axes, scores: Sequence[SliceScore]) -> None:
-    jitter = np.random.default_rng(0)
-    ticks = []
+    jitter, ticks = np.random.default_rng(0), []
     for place, label in enumerate(LABELS):
         dice = np.array([score.dice for score in scores if score.label == label])
         ticks.append(f"{label}\n{dice.size} slices")

@@ -21,27 +21,16 @@ SIZES: Mapping[str, float] = {"under 0.5 %": 0.005, "0.5 to 1 %": 0.01, "1 to 2 
 
 @dataclasses.dataclass(frozen=True)
 class SliceScore:
-    """One row of per_slice_<split>.csv.
-
-    Attributes:
-      slice_id: id of the slice.
-      patient_id: id of its patient.
-      family: family of the patient.
-      label: its class, one of `LABELS`.
-      image_pixels: number of pixels of the slice at its own size.
-      tumour_pixels: number of pixels of the true mask.
-      predicted_pixels: number of pixels of the predicted mask.
-      metrics: a value for each of `METRICS`, NaN where it is not known.
-    """
+    """The scores of one slice: a row of per_slice_<split>.csv."""
 
     slice_id: int
     patient_id: str
-    family: str
-    label: str
-    image_pixels: int
-    tumour_pixels: int
-    predicted_pixels: int
-    metrics: Mapping[str, float]
+    family: str  # of the patient
+    label: str  # one of `LABELS`
+    image_pixels: int  # at the slice's own size
+    tumour_pixels: int  # of the true mask
+    predicted_pixels: int  # of the predicted mask
+    metrics: Mapping[str, float]  # a value for each of `METRICS`, NaN where it is not known
 
     @property
     def dice(self) -> float:

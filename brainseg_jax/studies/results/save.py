@@ -7,19 +7,11 @@ from pathlib import Path
 
 import ml_collections
 
+from brainseg_jax import published
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.scores import read_scores
 from brainseg_jax.plots.learning_curves import CURVES, learning_curves, published_curves
-from brainseg_jax.published import (
-    PUBLISHED_BATCH,
-    PUBLISHED_LEARNING_RATES,
-    PUBLISHED_LOSS,
-    PUBLISHED_SIZE,
-    PUBLISHED_START_FILTERS,
-    find_published_run,
-    published_runs,
-)
 from brainseg_jax.utils.files import read_json
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics
 
@@ -88,10 +80,10 @@ def is_published_recipe(config: ml_collections.ConfigDict) -> bool:
     """Returns whether network, start filters, batch size, loss and learning rate are those of a published run."""
     network = config.model.name
     return (
-        config.model.start_filters == PUBLISHED_START_FILTERS.get(network)
-        and config.train.batch_size == PUBLISHED_BATCH[network]
-        and config.train.loss == PUBLISHED_LOSS
-        and config.optimizer.learning_rate in PUBLISHED_LEARNING_RATES[network]
+        config.model.start_filters == published.PUBLISHED_START_FILTERS.get(network)
+        and config.train.batch_size == published.PUBLISHED_BATCH[network]
+        and config.train.loss == published.PUBLISHED_LOSS
+        and config.optimizer.learning_rate in published.PUBLISHED_LEARNING_RATES[network]
     )
 
 
@@ -107,9 +99,9 @@ def draw_published_curves(directory: Path, path: Path) -> None:
     """
     config = read_config(directory)
     network, rate, size = config.model.name, config.optimizer.learning_rate, config.data.image_size
-    published = find_published_run(network, learning_rate=rate)
-    if published is None:
-        known = ", ".join(f"{run.network} at {run.learning_rate:g}" for run in published_runs())
+    run = published.find_published_run(network, learning_rate=rate)
+    if run is None:
+        known = ", ".join(f"{one.network} at {one.learning_rate:g}" for one in published.published_runs())
         raise InputError(
             f"{directory / 'config.json'} has model.name = {network} and optimizer.learning_rate = {rate:g}, for which "
             f"no run was published: name the --workdir of a run of {known}."
@@ -117,12 +109,13 @@ def draw_published_curves(directory: Path, path: Path) -> None:
     rows = read_metrics(directory, epochs=config.train.epochs)
     if not rows:
         raise InputError(f"{directory / 'metrics.jsonl'} has no epoch yet: train with scripts/train.py first.")
+    theirs = published.PUBLISHED_SIZE
     notes = (
         f"Ours: {size}×{size}, protocol {config.split.protocol}, batch {config.train.batch_size}; Dice of each slice, "
         "then the mean over the slices.",
-        f"Published: {PUBLISHED_SIZE}×{PUBLISHED_SIZE}, random slices, batch {PUBLISHED_BATCH[network]}; "
-        f"one Dice of all pixels of a batch, then the mean over batches. Test Dice {published.test_dice:.3f}.",
+        f"Published: {theirs}×{theirs}, random slices, batch {published.PUBLISHED_BATCH[network]}; "
+        f"one Dice of all pixels of a batch, then the mean over batches. Test Dice {run.test_dice:.3f}.",
     )
     ours = {name: [row[name] for row in rows] for name in CURVES}
     title = describe_run(config, name=directory.resolve().name)
-    published_curves(ours, published.curves, path, title=title, notes=notes)
+    published_curves(ours, run.curves, path, title=title, notes=notes)

@@ -7,20 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from brainseg_jax import published
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.splits import PROTOCOLS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
 from brainseg_jax.evaluation.summary import pooled_dice
 from brainseg_jax.models import MODELS
-from brainseg_jax.published import (
-    PEER_DICE,
-    PEER_DICE_BY_CLASS,
-    PEER_FAMILIES,
-    PEER_NAME,
-    PUBLISHED_DICE,
-    PUBLISHED_SIZE,
-)
 from brainseg_jax.studies.results.save import is_published_recipe
 from brainseg_jax.utils import markdown
 from brainseg_jax.utils.files import read_json
@@ -110,18 +103,18 @@ def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns a table with a row a network: the published Dice and ours by seed, at 512×512, protocol "slice"."""
     rows = []
-    for network, published in PUBLISHED_DICE.items():
+    for network, reported in published.PUBLISHED_DICE.items():
         runs = sorted(
             (run["seed"], run["dice"])
             for run in evaluations.values()
             if "members" not in run
-            and (run["network"], run["protocol"], run["image_size"]) == (network, "slice", PUBLISHED_SIZE)
+            and (run["network"], run["protocol"], run["image_size"]) == (network, "slice", published.PUBLISHED_SIZE)
         )
         dice = [value for _, value in runs]
         spread = f" ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else ""
         ours = f"**{np.mean(dice):.3f}**{spread}" if dice else "not measured yet"
         by_seed = ", ".join(f"{seed}: {value:.3f}" for seed, value in runs) or "–"
-        rows.append((MODELS[network].title, f"{published:.3f}", ours, by_seed))
+        rows.append((MODELS[network].title, f"{reported:.3f}", ours, by_seed))
     return markdown.table(("Network", "Published Dice", "Ours, mean ± standard deviation of seeds", "By seed"), rows)
 
 
@@ -132,12 +125,12 @@ def peers_table(results: Path) -> str:
     slices. Dice is the mean over slices, in the last column that of all pixels (see `pooled_dice`).
     """
     header = ("Run", "Slices (families)", "Dice", *CLASS_TITLES, "Missed", "Pooled Dice")
-    by_class = [f"{PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
-    rows = [(PEER_NAME, "436 (29)", f"**{PEER_DICE:.3f}**", *by_class, "–", "–")]
+    by_class = [f"{published.PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
+    rows = [(published.PEER_NAME, "436 (29)", f"**{published.PEER_DICE:.3f}**", *by_class, "–", "–")]
     for name, evaluation in read_evaluations(results).items():
         if (evaluation["split"], evaluation["protocol"]) == ("cv", "family"):
             scores = read_scores(results / name / "per_slice_cv.csv")
-            if shared := [score for score in scores if score.family in PEER_FAMILIES]:
+            if shared := [score for score in scores if score.family in published.PEER_FAMILIES]:
                 rows.append(_peer_row(f"[{name}]({name}), of these the {len(shared):,} at hand", shared))
             rows.append(_peer_row(f"[{name}]({name}), all slices", scores))
     return markdown.table(header, rows)
@@ -153,7 +146,7 @@ def _peer_row(name: str, scores: Sequence[SliceScore]) -> tuple[str, ...]:
 
 def devices_table(results: Path) -> str:
     """Returns a table with a row a device: the results of scripts/check_device.py and scripts/benchmark.py there."""
-    tasks = [(network, mode) for network in PUBLISHED_DICE for mode in ("train", "inference")]
+    tasks = [(network, mode) for network in published.PUBLISHED_DICE for mode in ("train", "inference")]
     devices: dict[str, dict[str, Any]] = {}
     for path in (*results.glob("checks_*/checks.json"), *results.glob("benchmark_*/benchmark.json")):
         content = read_json(path)
