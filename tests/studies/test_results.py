@@ -49,7 +49,7 @@ def make_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["unet", "unet_low_rate", "linknet"])
-def test_the_published_recipes_are_known(name):
+def test_the_published_recipes_are_recognized(name):
     assert is_published_recipe(config_of(name, **{"data.image_size": 128, "split.protocol": "family", "seed": 3}))
 
 
