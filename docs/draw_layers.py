@@ -10,7 +10,7 @@ import re
 import textwrap
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,40 +30,31 @@ PLACES, MAIN = {**PLACES, "published": 10.7}, 4.7
 LANES = {("cli", "utils"): 1.9, ("workdir", "config"): 2.7, ("workdir", "models"): 7.6}
 LANES |= {("evaluation", "metrics"): 6.55, ("training", "metrics"): 9.12}
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in inches from the upper left corner
-
-
-class Step(NamedTuple):
-    """A step of a slice's way."""
-
-    module: str
-    name: str  # of the function or class in it that does the step
-    result: str  # what comes out
-
-
+# The steps of a slice's way: the module, the function or class in it that does the step, and what comes out.
 JOURNEY = {
     "From the archive to an image and its mask": (
-        Step("data.figshare_brain_tumor.archives", "find_source", "zips or .mat files"),
-        Step("data.figshare_brain_tumor.mat_file", "read_slice", "image, mask, class and patient id, checked"),
-        Step("data.figshare_brain_tumor.prepare", "build_dataset", "a TFDS dataset in five folds"),
-        Step("data.splits", "make_splits", "slice ids of train, validation and test"),
-        Step("data.dataset", "Dataset", "a sample: image (H, W), mask (H, W)"),
-        Step("data.preprocessing", "resize_to_model", "image (S, S) in [0, 1]"),
+        ("data.figshare_brain_tumor.archives", "find_source", "zips or .mat files"),
+        ("data.figshare_brain_tumor.mat_file", "read_slice", "image, mask, class and patient id, checked"),
+        ("data.figshare_brain_tumor.prepare", "build_dataset", "a TFDS dataset in five folds"),
+        ("data.splits", "make_splits", "slice ids of train, validation and test"),
+        ("data.dataset", "Dataset", "a sample: image (H, W), mask (H, W)"),
+        ("data.preprocessing", "resize_to_model", "image (S, S) in [0, 1]"),
     ),
     "Train: from images and masks to the gradient": (
-        Step("data.packing", "pack", "16 bits for a pixel, one for its mask"),
-        Step("data.loaders", "make_loaders", "batches on the device"),
-        Step("data.augmentation", "augment", "warped, other grey levels"),
-        Step("models", "create_model", "logits (B, S, S, 1)"),
-        Step("training.losses", "create_loss", "loss: one number"),
-        Step("training.step", "make_train_step", "gradient, new weights, EMA"),
+        ("data.packing", "pack", "16 bits for a pixel, one for its mask"),
+        ("data.loaders", "make_loaders", "batches on the device"),
+        ("data.augmentation", "augment", "warped, other grey levels"),
+        ("models", "create_model", "logits (B, S, S, 1)"),
+        ("training.losses", "create_loss", "loss: one number"),
+        ("training.step", "make_train_step", "gradient, new weights, EMA"),
     ),
     "Score: from a checkpoint to the Dice": (
-        Step("workdir.checkpoints", "Checkpoints", "best weights, or their EMA"),
-        Step("inference.predictor", "Predictor", "probabilities (H, W), at the slice's own size"),
-        Step("inference.postprocessing", "Postprocessing", "mask (H, W)"),
-        Step("metrics.slice_metrics", "METRICS", "Dice and distances of a slice"),
-        Step("evaluation.scores", "score_slice", "a row of per_slice_test.csv"),
-        Step("evaluation.summary", "summarize", "mean Dice with its interval"),
+        ("workdir.checkpoints", "Checkpoints", "best weights, or their EMA"),
+        ("inference.predictor", "Predictor", "probabilities (H, W), at the slice's own size"),
+        ("inference.postprocessing", "Postprocessing", "mask (H, W)"),
+        ("metrics.slice_metrics", "METRICS", "Dice and distances of a slice"),
+        ("evaluation.scores", "score_slice", "a row of per_slice_test.csv"),
+        ("evaluation.summary", "summarize", "mean Dice with its interval"),
     ),
 }
 
@@ -115,10 +106,10 @@ def describe(unit: str) -> str:
     return re.split(r"[.:] ", sentence)[0].rstrip(".")
 
 
-def defines(step: Step) -> bool:
-    """Whether the module of a step exists and defines its name."""
+def defines(module: str, name: str) -> bool:
+    """Whether a module of the package exists and has a name."""
     try:
-        return hasattr(importlib.import_module(f"{PACKAGE.name}.{step.module}"), step.name)
+        return hasattr(importlib.import_module(f"{PACKAGE.name}.{module}"), name)
     except ModuleNotFoundError:
         return False
 
@@ -129,8 +120,9 @@ def draw(path: Path) -> None:
     Raises:
       ValueError: a step of `JOURNEY` is not in the code, or an import points upwards.
     """
-    if wrong := [step for steps in JOURNEY.values() for step in steps if not defines(step)]:
-        raise ValueError(f"{PACKAGE.name}.{wrong[0].module} has no {wrong[0].name}: correct JOURNEY in {__file__}.")
+    for module, name, _ in (step for steps in JOURNEY.values() for step in steps):
+        if not defines(module, name):
+            raise ValueError(f"{PACKAGE.name}.{module} has no {name}: correct JOURNEY in {__file__}.")
     layers = read_layers()
     rows = {unit: row for row, units in enumerate(layers) for unit in units}
     figure = Figure(figsize=(12, 12))
@@ -166,14 +158,14 @@ def draw(path: Path) -> None:
     for title, steps in JOURNEY.items():
         _text(axes, 0.4, top, title, 12.5, weight="bold")
         pitch = 11.46 / len(steps)
-        for number, step in enumerate(steps):
+        for number, (module, name, result) in enumerate(steps):
             left, middle = 0.4 + number * pitch, 0.27 + (number + 0.5) * pitch
-            _box(axes, (left, top + 0.22, left + pitch - 0.26, top + 1.3), COLOURS[rows[step.module.split(".")[0]]])
-            module = step.module.replace(".", "/").replace("figshare_brain_tumor/", "…/")
-            _text(axes, middle, top + 0.4, module, 8.2, color=GREY, ha="center")
-            _text(axes, middle, top + 0.63, step.name, 10, weight="bold", ha="center")
-            result = textwrap.fill(step.result, 23)
-            _text(axes, middle, top + 0.78, result, 8.8, ha="center", va="top", linespacing=1.3)
+            _box(axes, (left, top + 0.22, left + pitch - 0.26, top + 1.3), COLOURS[rows[module.split(".")[0]]])
+            shown = module.replace(".", "/").replace("figshare_brain_tumor/", "…/")
+            _text(axes, middle, top + 0.4, shown, 8.2, color=GREY, ha="center")
+            _text(axes, middle, top + 0.63, name, 10, weight="bold", ha="center")
+            filled = textwrap.fill(result, 23)
+            _text(axes, middle, top + 0.78, filled, 8.8, ha="center", va="top", linespacing=1.3)
             if number:
                 _line(axes, (left - 0.26, top + 0.76), (left, top + 0.76), "arc3")
         top += 1.68
