@@ -10,7 +10,9 @@ from brainseg_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, for instance configs/unet_strong.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; an earlier call there is resumed.", required=True)
-VARIANTS = flags.DEFINE_list("variants", [], "Which of the variants beside the recipe; all but sweeps if not given.")
+VARIANTS = flags.DEFINE_list(
+    "variants", [], "Which variants are trained besides the recipe; all but the sweeps if not given."
+)
 flags.mark_flag_as_required("config")
 
 

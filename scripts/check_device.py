@@ -17,11 +17,7 @@ def main() -> None:
     xla_setup.use_deterministic_operations()
     from brainseg_jax.studies import device_checks
 
-    report = device_checks.run_checks(
-        device_checks.SIZES["tiny" if TINY.value else "full"],
-        log=lambda line: print(line, flush=True),
-        save=lambda report: device_checks.write_checks(report, Path(OUTPUT.value)),
-    )
+    report = device_checks.run_checks(device_checks.SIZES["tiny" if TINY.value else "full"], Path(OUTPUT.value))
     print(f"written to {OUTPUT.value}")
     if failed := [f"{check['network']}, {check['name']}" for check in report["checks"] if check["passed"] is False]:
         raise InputError(

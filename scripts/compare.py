@@ -1,6 +1,5 @@
 """Compares two runs slice by slice: `python scripts/compare.py runs/first runs/second`."""
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -16,26 +15,25 @@ def main(*arguments: str) -> None:
     """Prints the differences, second minus first, and the slices with the largest."""
     from brainseg_jax.evaluation import comparison
     from brainseg_jax.evaluation.scores import read_scores
+    from brainseg_jax.utils.files import write_json
 
     folders = Path(arguments[0]), Path(arguments[1])
     has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)
     split = SPLIT.value or ("cv" if has_cv else "test")
     first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
-    result = comparison.compare_scores(first, second)
-    different = comparison.most_different(first, second, count=SHOWN)
-    names = comparison.short_names(*folders)
+    result, names = comparison.compare_scores(first, second), comparison.short_names(*folders)
     table = comparison.comparison_table(result, names=names)
-    print(table)
-    print("\nSlices on which they differ most (Dice of the first, of the second):")
-    for one, other in different:
+    pairs = sorted(comparison.pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:SHOWN]
+    print(f"{table}\n\nSlices on which they differ most (Dice of the first, of the second):")
+    for one, other in pairs:
         print(f"  {one.slice_id:>5}  {one.label:<11} {one.dice:.3f}  {other.dice:.3f}")
     if OUTPUT.value:
         output = Path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
-        (output / "comparison.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        write_json(output / "comparison.json", result)
         title = f"# {names[0]} and {names[1]}, {result['slices']} slices of {result['families']} families"
         (output / "README.md").write_text(f"{title}\n\n{table}\n")
-        comparison.draw_most_different(folders, different, output / "most_different.png")
+        comparison.draw_differences(folders, pairs, output / "most_different.png")
         print(f"written to {output}")
 
 

@@ -57,7 +57,7 @@ def draw_gallery(dataset: Any, path: Path) -> None:
 
 
 def draw_comparison(dataset: Any, directories: list[Path], members: list[int], path: Path) -> None:
-    """Draws the masks of all networks on the same test slices, from bad to good."""
+    """Draws the masks of all networks on the same test slices, by rising Dice of the first network."""
     from brainseg_jax.data.dataset_info import LABELS
     from brainseg_jax.data.preprocessing import scale_image
     from brainseg_jax.evaluation.scores import score_slice

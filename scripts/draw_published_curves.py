@@ -12,7 +12,7 @@ OUTPUT = flags.DEFINE_string("output", None, "PNG file; WORKDIR/figures/publishe
 
 def main() -> None:
     """Draws the run over the published run of its network and learning rate."""
-    from brainseg_jax.studies.results.published_curves import draw_published_curves
+    from brainseg_jax.studies.results.save import draw_published_curves
 
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "figures" / "published_curves.png"

@@ -21,32 +21,15 @@ POSTPROCESSING = cli.define_postprocessing_flags()
 
 def main() -> None:
     """Evaluates and prints the scores."""
-    from brainseg_jax.data.splits import SPLITS
-    from brainseg_jax.evaluation import evaluate
+    from brainseg_jax.evaluation.evaluate import evaluate
     from brainseg_jax.evaluation.summary import describe
 
-    folders = [Path(name) for name in WORKDIR.value]
-    output, split = Path(OUTPUT.value or folders[0]), SPLIT.value
-    if len(folders) == 1:
-        summary = evaluate.evaluate(
-            folders[0],
-            split=split,
-            data_dir=DATA_DIR.value,
-            output=output,
-            examples=EXAMPLES.value,
-            **POSTPROCESSING(),
-        )
-    else:
-        if not OUTPUT.value:
-            raise InputError("--output is missing: name a folder for the results of the ensemble of several --workdir.")
-        if split not in SPLITS or DATA_DIR.value:
-            raise InputError(
-                f"--split is {split!r} and --data_dir {DATA_DIR.value!r}: an ensemble is scored on a part of its own "
-                f"dataset; set --split to one of {', '.join(SPLITS)} and leave --data_dir out."
-            )
-        if given := [name for name, value in POSTPROCESSING().items() if value is not None]:
-            raise InputError(f"--{given[0]} is for a single run: an ensemble tunes its own; leave it out.")
-        summary = evaluate.evaluate_ensemble(folders, split=split, output=output, examples=EXAMPLES.value)
+    runs = [Path(name) for name in WORKDIR.value]
+    if len(runs) > 1 and not OUTPUT.value:
+        raise InputError("--output is missing: name a folder for the results of the ensemble of several --workdir.")
+    output, split = Path(OUTPUT.value or runs[0]), SPLIT.value
+    options = {"data_dir": DATA_DIR.value, "examples": EXAMPLES.value, **POSTPROCESSING()}
+    summary = evaluate(runs, split=split, output=output, **options)
     print(f"{split}: {describe(summary)}; written to {output}")
 
 

@@ -28,13 +28,13 @@ MINUTES = flags.DEFINE_float("minutes", 0.0, "Time limit of this call; 0: until 
 STAGES = flags.DEFINE_list("stages", [], "Which stages, separated by commas; all if not given.")
 TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on phantoms if --data_dir is not given.")
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENTS = 12  # of the phantom slices
+PATIENTS = 12  # of whom phantom slices are made
 TINY_STAGE_MINUTES = 5.0
-LESS_COMPILING = "--xla_backend_optimization_level=1"  # in miniature, compiling is most of the work
+LESS_COMPILING = "--xla_backend_optimization_level=1"  # compiling is most of the work of a miniature
 
 
 def main() -> None:
-    """Runs what is not done and prints the summary after each stage."""
+    """Runs the jobs that are not done and prints the summary after each stage."""
     from brainseg_jax.data.dataset import Dataset
     from brainseg_jax.studies.processes import lock
     from brainseg_jax.studies.reproduction import jobs, results
@@ -94,7 +94,7 @@ def _make_phantoms(runner: "Runner", data_dir: Path) -> None:
 
 
 def _find_missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """Finds what this machine lacks. JAX is asked in another process, since it would take the GPU's memory here."""
+    """Returns what this machine lacks. JAX runs in another process, since here it would take the GPU's memory."""
     question = "import jax; print(jax.default_backend())"
     answer = subprocess.run(
         [sys.executable, "-c", question], env={**os.environ, **environment}, capture_output=True, text=True, check=False

@@ -86,9 +86,8 @@ def test_a_build_from_another_source_is_refused_by_the_script(run_script, tmp_pa
 
 def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     from brainseg_jax.evaluation import evaluate
-    from brainseg_jax.studies.results.page import put_table
     from brainseg_jax.studies.results.save import RUN_FILES, save_run
-    from brainseg_jax.studies.results.tables import read_evaluations, results_table
+    from brainseg_jax.studies.results.tables import read_evaluations, write_tables
 
     run = tmp_path / "my_run"
     shutil.copytree(trained, run)
@@ -96,16 +95,19 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     save_run(run, tmp_path / "results")
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
     assert kept == {*RUN_FILES, "learning_curves.png", "scores.png"}
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- results: scripts/save_results.py -->\nstale\n<!-- end of results -->\nafter\n")
+    page, other = tmp_path / "page.md", tmp_path / "results" / "README.md"
+    for path, names in ((page, ("results", "reproduced", "devices")), (other, ("results", "peers"))):
+        tables = (f"<!-- {name}: scripts/save_results.py -->\nstale\n<!-- end of {name} -->\n" for name in names)
+        path.write_text(f"before\n{''.join(tables)}after\n")
     evaluations = read_evaluations(tmp_path / "results")
     for _ in range(2):
-        put_table(page, results_table(evaluations, link="docs/"))
+        write_tables(tmp_path / "results", page)
+    assert "[my_run](my_run)" in other.read_text()
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "stale" not in text
-    assert text.count("[my_run](docs/my_run) | U-Net 8 | family, fold 1 | 32×32") == 1
+    assert text.count("[my_run](results/my_run) | U-Net 8 | family, fold 1 | 32×32") == 1
     assert f"**{evaluations['my_run']['dice']:.3f}**" in text
 
 

@@ -1,1 +1,1 @@
-"""How good a trained network is."""
+"""Scores of trained networks: slice by slice, their summary, comparison and charts."""

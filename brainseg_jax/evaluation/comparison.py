@@ -1,4 +1,4 @@
-"""Which of two runs is better on the same slices, and by how much: differences slice by slice, second minus first."""
+"""Compares two runs on the same slices, slice by slice: differences are second minus first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,13 @@ from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SIZES, SliceScore
+from brainseg_jax.evaluation.summary import interval
 from brainseg_jax.inference.predictor import Predictor, predict_slices
-from brainseg_jax.metrics.bootstrap import bootstrap_mean
 from brainseg_jax.metrics.slice_metrics import METRICS
 from brainseg_jax.plots.segmentations import prediction_comparison
 from brainseg_jax.utils import markdown
 from brainseg_jax.workdir.files import read_splits
 
-ROWS = (*METRICS, "share_missed")
 LOWER_IS_BETTER = {"hd95_mm", "assd_mm", "share_missed"}
 
 
@@ -26,20 +25,20 @@ def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> li
     """Pairs the rows of the same slices.
 
     Raises:
-      InputError: one has a slice that the other lacks, or they disagree on a tumour.
+      InputError: one run has a slice that the other lacks, or they disagree on a slice's patient or tumour.
     """
     by_id = {score.slice_id: score for score in second}
     if missing := sorted(by_id.keys() ^ {score.slice_id for score in first}):
         raise InputError(
-            f"{len(missing)} slices, {missing[0]} for one, were scored in only one of the two folders: compare runs "
-            "of one protocol, fold and dataset."
+            f"{len(missing)} slices, for instance {missing[0]}, were scored in only one of the two folders: compare "
+            "runs of one protocol, fold and dataset."
         )
     pairs = [(score, by_id[score.slice_id]) for score in first]
     for one, other in pairs:
         if (one.patient_id, one.tumour_pixels) != (other.patient_id, other.tumour_pixels):
             raise InputError(
-                f"Slice {one.slice_id} has another patient or another tumour in the second folder: compare runs of "
-                "one dataset."
+                f"Slice {one.slice_id} has another patient or another tumour in the second folder: compare runs on the "
+                "same dataset."
             )
     return pairs
 
@@ -48,30 +47,30 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     """Computes paired differences with 95 % intervals by bootstrap over families.
 
     Returns:
-      `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over
-      the slices of which both are known), `difference` (second minus first), `interval` ([low, high], None where
-      there are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its
-      `slices`; all None where there is no slice.
+      `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over the slices
+      for which both runs have a value), `difference` (second minus first), `interval` ([low, high], None where there
+      are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
+      None where there is no slice.
 
     Raises:
       InputError: see `pair_scores`.
     """
     pairs = pair_scores(first, second)
-    families = np.array([one.family for one, _ in pairs])
-    labels = np.array([one.label for one, _ in pairs])
-    sizes = np.array([one.size for one, _ in pairs])
+    families, labels, sizes = (
+        np.array([getattr(one, name) for one, _ in pairs]) for name in ("family", "label", "size")
+    )
     values = {name: np.array([[score.metrics[name] for score in pair] for pair in pairs], float) for name in METRICS}
     values["share_missed"] = (values["dice"] == 0).astype(float)
 
-    def of_group(chosen: np.ndarray) -> dict[str, Any]:
+    def compare_group(chosen: np.ndarray) -> dict[str, Any]:
         return {"slices": int(chosen.sum()), **_difference(values["dice"][chosen], families[chosen])}
 
     return {
         "slices": len(pairs),
         "families": len(set(families.tolist())),
         **{name: _difference(both, families) for name, both in values.items()},
-        "by_class": {label: of_group(labels == label) for label in LABELS},
-        "by_size": {size: of_group(sizes == size) for size in SIZES},
+        "by_class": {label: compare_group(labels == label) for label in LABELS},
+        "by_size": {size: compare_group(sizes == size) for size in SIZES},
     }
 
 
@@ -83,107 +82,89 @@ def comparison_table(comparison: dict[str, Any], *, names: tuple[str, str]) -> s
       names: of the two runs.
 
     Returns:
-      A row a metric, with an arrow in the direction of better values; the last column names the run that is better
-      where the interval of the difference leaves no doubt.
+      A row a metric, with an arrow in the direction of better values; the last column names the better run where the
+      interval of the difference excludes 0.
     """
-    rows = [
-        *(_row(name, comparison[name], names, lower_is_better=name in LOWER_IS_BETTER) for name in ROWS),
-        *(_row(f"dice, {label}", comparison["by_class"][label], names) for label in LABELS),
-        *(_row(f"dice, tumour {size} of the image", comparison["by_size"][size], names) for size in SIZES),
-    ]
-    return markdown.table(("", *names, "Difference", "95 % interval", "Better"), [row for row in rows if row])
+    rows = {
+        **{name: comparison[name] for name in (*METRICS, "share_missed")},
+        **{f"dice, {label}": comparison["by_class"][label] for label in LABELS},
+        **{f"dice, tumour {size} of the image": comparison["by_size"][size] for size in SIZES},
+    }
+    cells = [_row(name, values, names) for name, values in rows.items() if values["difference"] is not None]
+    return markdown.table(("", *names, "Difference", "95 % interval", "Better"), cells)
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
-    """Returns the folders' own names, with those above them as far as is needed to tell them apart."""
+    """Returns the names of two folders, with as many of the folders above them as tell the two apart."""
     parts = first.absolute().parts, second.absolute().parts
     length = next((n for n in range(1, min(map(len, parts))) if parts[0][-n:] != parts[1][-n:]), 1)
     return "/".join(parts[0][-length:]), "/".join(parts[1][-length:])
 
 
-def most_different(
-    first: Sequence[SliceScore], second: Sequence[SliceScore], *, count: int
-) -> list[tuple[SliceScore, SliceScore]]:
-    """Returns the pairs of rows whose Dice differ most, largest difference first.
-
-    Raises:
-      InputError: see `pair_scores`.
-    """
-    return sorted(pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:count]
-
-
-def draw_most_different(
-    directories: tuple[Path, Path], different: Sequence[tuple[SliceScore, SliceScore]], path: Path
+def draw_differences(
+    directories: tuple[Path, Path], pairs: Sequence[tuple[SliceScore, SliceScore]], path: Path
 ) -> None:
     """Draws slices with the masks of both runs side by side.
 
     Args:
-      directories: the workdirs of both, or of their cross-validations, with checkpoints.
-      different: rows of both on the slices, see `most_different`.
+      directories: the workdirs of both runs or cross-validations, with checkpoints.
+      pairs: the scores of both runs on these slices, see `pair_scores`.
       path: PNG file to write.
 
     Raises:
       InputError: a run's checkpoint or dataset is missing.
     """
-    slice_ids = [one.slice_id for one, _ in different]
+    slice_ids = [one.slice_id for one, _ in pairs]
     first, second = (_predict(directory, slice_ids) for directory in directories)
     names = short_names(*directories)
     prediction_comparison(
         [scale_image(first[slice_id][0].image) for slice_id in slice_ids],
         [first[slice_id][0].mask for slice_id in slice_ids],
-        {
-            name: [found[slice_id][1] for slice_id in slice_ids]
-            for name, found in zip(names, (first, second), strict=True)
-        },
-        {name: [pair[row].dice for pair in different] for row, name in enumerate(names)},
+        {names[0]: [first[slice_id][1] for slice_id in slice_ids]}
+        | {names[1]: [second[slice_id][1] for slice_id in slice_ids]},
+        {name: [pair[row].dice for pair in pairs] for row, name in enumerate(names)},
         path,
-        captions=[f"{one.slice_id}, {one.label}" for one, _ in different],
+        captions=[f"{one.slice_id}, {one.label}" for one, _ in pairs],
         title="Slices on which the two differ most",
     )
 
 
 def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Sample, np.ndarray]]:
-    """Predicts the sample and the mask of each slice, by the run that was scored on it."""
+    """Returns sample and predicted mask of each slice; in a cross-validation, by the fold that was tested on it."""
     runs = sorted(directory.glob("fold_*")) or [directory]
     result = {}
     for run in runs:
-        of_this_run = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(read_splits(run)["test"]))
-        if of_this_run:
+        tested = slice_ids if len(runs) == 1 else sorted(set(slice_ids) & set(read_splits(run)["test"]))
+        if tested:
             predictor = Predictor.from_workdir(run)
             dataset = Dataset.from_config(predictor.config.data)
-            for record, probabilities in predict_slices(predictor, dataset, np.array(of_this_run)):
-                result[record.slice_id] = (record, predictor.postprocessing.mask(probabilities))
+            for sample, probabilities in predict_slices(predictor, dataset, np.array(tested)):
+                result[sample.slice_id] = (sample, predictor.postprocessing.mask(probabilities))
     return result
 
 
 def _difference(values: np.ndarray, families: np.ndarray) -> dict[str, Any]:
     known = ~np.isnan(values).any(axis=1)
-    values, families = values[known], families[known]
-    if not len(values):
-        return {"first": None, "second": None, "difference": None, "interval": None}
-    differences = values[:, 1] - values[:, 0]
-    low, high = bootstrap_mean(differences, families)
+    if not known.any():
+        return dict.fromkeys(("first", "second", "difference", "interval"))
+    differences = values[known, 1] - values[known, 0]
     return {
-        "first": float(values[:, 0].mean()),
-        "second": float(values[:, 1].mean()),
+        "first": float(values[known, 0].mean()),
+        "second": float(values[known, 1].mean()),
         "difference": float(differences.mean()),
-        "interval": None if np.isnan(low) else [low, high],
+        "interval": interval(differences, families[known]),
     }
 
 
-def _row(
-    name: str, values: dict[str, Any], names: tuple[str, str], *, lower_is_better: bool = False
-) -> tuple[str, ...]:
-    if values["difference"] is None:
-        return ()
-    interval, better = values["interval"], "–"
-    if interval is not None and (interval[0] > 0 or interval[1] < 0):
-        better = names[(interval[0] > 0) != lower_is_better]
+def _row(name: str, values: dict[str, Any], names: tuple[str, str]) -> tuple[str, ...]:
+    ends, better = values["interval"], "–"
+    if ends is not None and (ends[0] > 0 or ends[1] < 0):
+        better = names[(ends[0] > 0) != (name in LOWER_IS_BETTER)]
     return (
-        f"{name} {'↓' if lower_is_better else '↑'}",
+        f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'}",
         f"{values['first']:.3f}",
         f"{values['second']:.3f}",
         f"{values['difference']:+.3f}",
-        "–" if interval is None else "{:+.3f} to {:+.3f}".format(*interval),
+        "–" if ends is None else "{:+.3f} to {:+.3f}".format(*ends),
         better,
     )

@@ -1,6 +1,5 @@
-"""Scoring of a trained network: a split of its dataset, slice by slice, each at its own size."""
+"""Scores trained networks on a split of their dataset, slice by slice, each at its own size."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,94 +17,94 @@ from brainseg_jax.evaluation.examples import draw_examples
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.inference.postprocessing import tune_postprocessing
-from brainseg_jax.inference.predictor import Ensemble, Predictor, Segmenter, predict_slices
+from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
-from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
 
-EXAMPLES = 4  # slices in each figure of predictions
-
 
 def evaluate(
-    directory: Path,
+    directory: Path | Sequence[Path],
     *,
     split: str,
     output: Path,
     data_dir: str = "",
-    examples: int = EXAMPLES,
+    examples: int = 4,
     threshold: float | None = None,
     min_component_fraction: float | None = None,
     tta_flip: bool | None = None,
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a run.
+    """Scores the best checkpoint of a run, or several runs as an ensemble (see `Ensemble`).
+
+    The config of an ensemble's first run says how masks are made; where its threshold and smallest component were tuned
+    on validation, they are tuned anew for the ensemble.
 
     Args:
-      directory: the run's workdir.
+      directory: the run's workdir; of an ensemble, those of its runs.
       split: "train", "validation", "test" or "all".
-      output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures.
+      output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures; for an ensemble also for
+        members.json and for config.json and splits.json of its first run.
       data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
-      examples: slices in each of the figures of the best, the median and the worst; 0 for no such figures, which take
-        longer than scoring a small part.
+      examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
       threshold: in place of the run's.
       min_component_fraction: in place of the run's.
       tta_flip: in place of the run's.
 
     Returns:
-      What evaluation_<split>.json holds.
+      The content of evaluation_<split>.json; for an ensemble with `members`, their names, and the `seed` of each.
 
     Raises:
-      InputError: no run, no dataset, an unknown split, or a split other than "all" of another dataset.
+      InputError: no run, no dataset, an unknown split, a split other than "all" of another dataset, one of the last
+        three arguments for an ensemble, or see `Ensemble`.
     """
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "min_component_fraction": min_component_fraction,
+        "tta_flip": tta_flip,
+    }
+    runs = [directory] if isinstance(directory, Path) else list(directory)
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
     if data_dir and split != "all":
-        raise InputError(f"--split={split} is a part of the run's own dataset: add --split=all to score {data_dir}.")
-    predictor = Predictor.from_workdir(
-        directory, threshold=threshold, min_component_fraction=min_component_fraction, tta_flip=tta_flip
-    )
-    dataset = _open(predictor.config, data_dir)
-    slice_ids = dataset.metadata.slice_ids if split == "all" else np.array(read_splits(directory)[split])
-    about = {
-        "dataset": f"{dataset.name} in {data_dir}" if data_dir else dataset.name,
-        "checkpoint_epoch": predictor.epoch,
-        "trained_with": read_environment(directory),
-    }
-    if tta_flip is not None:
-        about["tta_flip"] = tta_flip
-    return score_and_write(
-        predictor, dataset, slice_ids, about, split, output, name=directory.resolve().name, examples=examples
-    )
+        raise InputError(f"--split={split} is a split of the run's own dataset: add --split=all to score {data_dir}.")
+    if len(runs) == 1:
+        segmenter: Predictor | Ensemble = Predictor.from_workdir(runs[0], **options)
+    elif given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"--{given[0]} is for a single run: an ensemble has that of its first run; leave it out.")
+    else:
+        segmenter = Ensemble.from_workdirs(runs)
+    config = segmenter.config
+    dataset = _open(data_dir, config.data.dataset) if data_dir else Dataset.from_config(config.data)
+    about: dict[str, Any] = {"trained_with": read_environment(runs[0]), "dataset": dataset.name}
+    if data_dir:
+        about["dataset"] += f" in {data_dir}"
+    if isinstance(segmenter, Predictor):
+        about |= {"checkpoint_epoch": segmenter.epoch} | ({} if tta_flip is None else {"tta_flip": tta_flip})
+        title = describe_run(config, name=runs[0].resolve().name)
+    else:
+        seeds = ", ".join(str(read_config(run).seed) for run in runs)
+        about |= {"members": [run.resolve().name for run in runs], "seed": seeds, "checkpoint_epoch": segmenter.epochs}
+        title = describe_run(config, name=output.resolve().name, seeds=seeds)
+        if config.evaluation.tune_postprocessing:
+            own = Dataset.from_config(config.data)
+            validation = predict_slices(segmenter, own, np.array(read_splits(runs[0])["validation"]))
+            pairs = ((probabilities, sample.mask) for sample, probabilities in validation)
+            segmenter.postprocessing, _ = tune_postprocessing(pairs)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "members.json", about["members"])
+        for name in ("config.json", "splits.json"):
+            write_json(output / name, read_json(runs[0] / name))
 
-
-def score_and_write(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    slice_ids: np.ndarray,
-    about: Mapping[str, Any],
-    split: str,
-    output: Path,
-    *,
-    name: str,
-    examples: int,
-) -> dict[str, Any]:
-    """Scores slices and writes the files of an evaluation.
-
-    Args:
-      segmenter: the network, or several as one.
-      dataset: the slices.
-      slice_ids: (N,) which of them.
-      about: what the summary says besides.
-      split: names the files.
-      output: see `evaluate`.
-      name: of the run, for the titles of figures.
-      examples: see `evaluate`.
-
-    Returns:
-      What evaluation_<split>.json holds.
-    """
-    config, postprocessing = segmenter.config, segmenter.postprocessing
-    scores, calibration = score_slices(segmenter, dataset, slice_ids)
+    metadata = dataset.metadata
+    slice_ids = metadata.slice_ids if split == "all" else np.array(read_splits(runs[0])[split])
+    scores, calibration = [], Calibration.empty()
+    for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
+        row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
+        patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
+        mask = segmenter.postprocessing.mask(probabilities)
+        scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
+        calibration = calibration.add(probabilities, sample.mask)
     summary = {
         "split": split,
         "dataset": dataset.name,
@@ -113,42 +112,19 @@ def score_and_write(
         **summarize(scores),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
-        "threshold": postprocessing.threshold,
-        "min_component_fraction": postprocessing.min_component_fraction,
+        "threshold": segmenter.postprocessing.threshold,
+        "min_component_fraction": segmenter.postprocessing.min_component_fraction,
         **describe_environment(devices=jax.local_device_count()),
         **about,
     }
     if examples:
         draw_examples(segmenter, dataset, scores, output / "figures", split=split, count=examples)
-    seeds = summary["seed"] if "members" in summary else ""
-    write_evaluation(output, split, summary, scores, title=describe_run(config, name=name, seeds=seeds))
+    write_evaluation(output, split, summary, scores, title=title)
     return summary
 
 
-def score_slices(segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray) -> tuple[list[SliceScore], Calibration]:
-    """Predicts slices and compares each with its mask.
-
-    Raises:
-      InputError: the dataset has no slice of an id.
-    """
-    metadata = dataset.metadata
-    scores, calibration = [], Calibration.empty()
-    for record, probabilities in predict_slices(segmenter, dataset, slice_ids):
-        row = int(np.searchsorted(metadata.slice_ids, record.slice_id))
-        scores.append(
-            score_slice(
-                record,
-                segmenter.postprocessing.mask(probabilities),
-                patient_id=metadata.patient_ids[row],
-                label=LABELS[int(metadata.labels[row]) - 1],
-            )
-        )
-        calibration = calibration.add(probabilities, record.mask)
-    return scores, calibration
-
-
 def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the settings of a run by which its results are told apart."""
+    """Returns the settings that tell the results of a run from those of others."""
     return {
         "protocol": config.split.protocol,
         "fold": config.split.fold if has_folds(config.split.protocol) else None,
@@ -172,58 +148,9 @@ def write_evaluation(
     write_json(output / f"evaluation_{split}.json", summary)
 
 
-def _open(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
-    if not data_dir:
-        return Dataset.from_config(config.data)
-    # Another dataset may be of the other kind: a network of phantom slices scored on real ones, or the reverse.
+def _open(data_dir: str, kind: str) -> Dataset:
+    """Opens a dataset of the kind if there is one, else of the other: phantom networks may be scored on real slices."""
     try:
-        return Dataset(data_dir, config=config.data.dataset)
+        return Dataset(data_dir, config=kind)
     except InputError:
-        other = "phantom" if config.data.dataset == "figshare" else "figshare"
-        return Dataset(data_dir, config=other)
-
-
-def evaluate_ensemble(
-    directories: Sequence[Path], *, split: str, output: Path, examples: int = EXAMPLES
-) -> dict[str, Any]:
-    """Scores the ensemble of several runs.
-
-    Args:
-      directories: see `Ensemble`. The first one's config says how masks are made; where it has threshold and smallest
-        component chosen on validation, they are chosen anew, for the ensemble.
-      split: "train", "validation" or "test".
-      output: folder for the files of `evaluate.evaluate`, for members.json, and for config.json and splits.json of
-        the first run.
-      examples: see `evaluate.evaluate`.
-
-    Returns:
-      What evaluation_<split>.json holds: that of a run, the `seed` of each, and `members`, their names.
-
-    Raises:
-      InputError: see `Ensemble`.
-    """
-    first = directories[0]
-    splits = read_splits(first)
-    ensemble = Ensemble.from_workdirs(directories)
-    config = ensemble.config
-    dataset = Dataset.from_config(config.data)
-    if config.evaluation.tune_postprocessing:
-        validation = predict_slices(ensemble, dataset, np.array(splits["validation"]))
-        ensemble.postprocessing, _ = tune_postprocessing(
-            (probabilities, record.mask) for record, probabilities in validation
-        )
-    members = [directory.resolve().name for directory in directories]
-    about = {
-        "members": members,
-        "seed": ", ".join(str(read_config(directory).seed) for directory in directories),
-        "checkpoint_epoch": ensemble.epochs,
-        "trained_with": read_environment(first),
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "members.json", members)
-    for name in ("config.json", "splits.json"):
-        write_json(output / name, json.loads((first / name).read_text()))
-    slice_ids = np.array(splits[split])
-    return score_and_write(
-        ensemble, dataset, slice_ids, about, split, output, name=output.resolve().name, examples=examples
-    )
+        return Dataset(data_dir, config="phantom" if kind == "figshare" else "figshare")

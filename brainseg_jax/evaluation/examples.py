@@ -1,4 +1,4 @@
-"""Figures of the best, the median and the worst slices, one a patient."""
+"""Draws the slices with the best, the median and the worst predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.evaluation.scores import SliceScore
 from brainseg_jax.inference.predictor import Segmenter, predict_slices
-from brainseg_jax.plots.segmentations import Example, segmentation_examples
+from brainseg_jax.plots.segmentations import prediction_comparison
 
 
 def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, list[SliceScore]]:
@@ -20,19 +20,18 @@ def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, li
       count: slices in each group, or fewer where there are fewer families.
 
     Returns:
-      `worst`, `median` and `best`, each with the most telling slice first. Of equal Dice the larger tumour comes
-      first: to miss a large one is worse, to find a large one exactly is better.
+      `worst`, `median` and `best`. Of slices with the same Dice, the one with the larger tumour comes first: to miss a
+      large tumour is worse, to predict it well is better.
     """
     middle = float(np.median([score.dice for score in scores]))
-    orders = {
-        "worst": sorted(scores, key=lambda score: (score.dice, -score.tumour_pixels, score.slice_id)),
-        "median": sorted(scores, key=lambda score: (abs(score.dice - middle), -score.tumour_pixels, score.slice_id)),
-        "best": sorted(scores, key=lambda score: (-score.dice, -score.tumour_pixels, score.slice_id)),
-    }
     groups = {}
-    for name, order in orders.items():
+    for name, distance in (
+        ("worst", lambda dice: dice),
+        ("median", lambda dice: abs(dice - middle)),
+        ("best", lambda dice: -dice),
+    ):
         first_of_family: dict[str, SliceScore] = {}
-        for score in order:
+        for score in sorted(scores, key=lambda score: (distance(score.dice), -score.tumour_pixels, score.slice_id)):
             first_of_family.setdefault(score.family, score)
         groups[name] = list(first_of_family.values())[:count]
     return groups
@@ -45,23 +44,20 @@ def draw_examples(
 
     Args:
       segmenter: the network, or several as one.
-      dataset: the slices.
-      scores: the scores of those among which is chosen.
+      dataset: holds the slices.
+      scores: the slices to choose from.
       folder: where the figures are written.
-      split: names the files.
+      split: starts their file names.
       count: slices in each figure.
     """
     for name, group in choose_examples(scores, count=count).items():
-        slice_ids = np.array([score.slice_id for score in group])
-        examples = [
-            Example(
-                image=scale_image(sample.image),
-                true_mask=sample.mask.astype(bool),
-                predicted_mask=segmenter.postprocessing.mask(probabilities),
-                caption=f"slice {score.slice_id}, {score.label}",
-                dice=score.dice,
-            )
-            for score, (sample, probabilities) in zip(group, predict_slices(segmenter, dataset, slice_ids), strict=True)
-        ]
-        title = f"{name.capitalize()} slices of {split}, one a patient"
-        segmentation_examples(examples, folder / f"{split}_{name}.png", title=title)
+        predicted = list(predict_slices(segmenter, dataset, np.array([score.slice_id for score in group])))
+        prediction_comparison(
+            [scale_image(sample.image) for sample, _ in predicted],
+            [sample.mask for sample, _ in predicted],
+            {"Difference": [segmenter.postprocessing.mask(probabilities) for _, probabilities in predicted]},
+            {"Difference": [score.dice for score in group]},
+            folder / f"{split}_{name}.png",
+            captions=[f"slice {score.slice_id}, {score.label}" for score in group],
+            title=f"{name.capitalize()} predictions of split {split}, at most one slice of a family",
+        )

@@ -1,4 +1,4 @@
-"""Charts of scores: numbers in, PNG files out, no image of a patient."""
+"""Draws charts of scores, without any image of a patient."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.evaluation.scores import SliceScore
-from brainseg_jax.plots.style import INK, save_figure
+from brainseg_jax.plots.style import INK, save_figure, style_axes
 
-# From Okabe, Ito 2008, as in plots/overlays.py: told apart with every kind of colour blindness.
+# From Okabe and Ito 2008, as in plots/overlays.py: distinct with every kind of colour blindness.
 CLASS_COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00", "#009E73"), strict=True))
 CLASS_MARKERS = dict(zip(LABELS, ("o", "^", "s"), strict=True))
 
@@ -38,19 +38,19 @@ def score_overview(scores: Sequence[SliceScore], calibration: Mapping[str, Any],
     _draw_classes(by_class, scores)
     _draw_sizes(by_size, scores)
     _draw_calibration(reliability, calibration)
-    for axes in (by_class, by_size, reliability):
+    for axes, name in (
+        (by_class, "Dice of the slices by class"),
+        (by_size, "Dice against tumour size"),
+        (reliability, "Calibration of the pixels"),
+    ):
+        axes.set_title(name, loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
         axes.set_ylim(-0.03, 1.03)
-        axes.tick_params(labelsize=8.5, colors=INK, length=3)
-        axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes)
     save_figure(figure, path)
 
 
 def _draw_classes(axes: Axes, scores: Sequence[SliceScore]) -> None:
-    axes.set_title("Dice of the slices by class", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
-    jitter = np.random.default_rng(0)
-    ticks = []
+    jitter, ticks = np.random.default_rng(0), []
     for place, label in enumerate(LABELS):
         dice = np.array([score.dice for score in scores if score.label == label])
         ticks.append(f"{label}\n{dice.size} slices")
@@ -65,13 +65,10 @@ def _draw_classes(axes: Axes, scores: Sequence[SliceScore]) -> None:
         axes.annotate(f"{dice.mean():.3f}", (place + 0.1, dice.mean()), fontsize=8.5, color=INK, va="center")
     axes.set_xticks(range(len(LABELS)), ticks)
     axes.set_xlim(-0.5, len(LABELS) - 0.5)
-    axes.text(
-        0.0, 1.01, "diamond: mean, line: median, bar: middle half", fontsize=7.5, color=INK, transform=axes.transAxes
-    )
+    _note(axes, "diamond: mean, line: median, bar: middle half")
 
 
 def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
-    axes.set_title("Dice against tumour size", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
     for label in LABELS:
         members = [score for score in scores if score.label == label]
         axes.scatter(
@@ -89,31 +86,25 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tumour's share of the image", fontsize=9, color=INK, labelpad=2)
     # Above the axes: inside, it would cover the missed slices, which lie at the bottom.
-    legend = axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.03, 0.985),
-        ncols=len(LABELS),
-        fontsize=8,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=0.9,
-        borderaxespad=0,
-    )
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 0.985), "ncols": len(LABELS)}
+    place |= {"fontsize": 8, "frameon": False, "handletextpad": 0.1, "columnspacing": 0.9, "borderaxespad": 0}
+    legend = axes.legend(**place)
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)  # type: ignore[union-attr]
 
 
 def _draw_calibration(axes: Axes, calibration: Mapping[str, Any]) -> None:
-    axes.set_title("Calibration of the pixels", loc="left", pad=15, fontsize=10.5, fontweight="bold", color=INK)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (3, 3)))
-    filled = [index for index, share in enumerate(calibration["tumour_share"]) if share is not None]
-    mean = [calibration["mean_probability"][index] for index in filled]
-    share = [calibration["tumour_share"][index] for index in filled]
-    axes.plot(mean, share, color=CLASS_COLORS["meningioma"], linewidth=1.4, marker="o", markersize=4)
+    bins = zip(calibration["mean_probability"], calibration["tumour_share"], strict=True)
+    filled = np.array([(mean, share) for mean, share in bins if share is not None]).reshape(-1, 2)
+    axes.plot(*filled.T, color=CLASS_COLORS["meningioma"], linewidth=1.4, marker="o", markersize=4)
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("predicted probability", fontsize=9, color=INK, labelpad=2)
     axes.set_ylabel("share that is tumour", fontsize=9, color=INK, labelpad=2)
     error = calibration["expected_error_uncertain"]
     if error is not None:
-        note = f"mean gap of uncertain pixels {error:.3f}"
-        axes.text(0.0, 1.01, note, fontsize=7.5, color=INK, transform=axes.transAxes)
+        _note(axes, f"mean gap of uncertain pixels {error:.3f}")
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.text(0.0, 1.01, text, fontsize=7.5, color=INK, transform=axes.transAxes)

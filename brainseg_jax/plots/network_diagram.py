@@ -3,9 +3,8 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 from matplotlib.axes import Axes
@@ -20,14 +19,13 @@ _FILLS = {"down": "#D6EAF8", "bottom": "#E8DAEF", "up": "#FDE8CF", INPUT: "#FFFF
 _EDGES = {"down": "#0072B2", "bottom": "#7D3C98", "up": "#C26100", INPUT: "#777777"}
 
 # Inches.
-_WIDTH = 9.0
+_WIDTH, _HEAD = 9.0, 0.5  # of the figure and of its headline
 _CENTERS = {"down": 2.55, "bottom": 4.95, "up": 7.35}
 _BOX_WIDTHS = 2.1, 3.1
-_BOX = 0.46
-_GAP = 0.17
-_PAD = 0.14
-_RADIUS = 0.11
-_HEAD = 0.5
+_BOX = 0.46  # height of a block
+_RADIUS = 0.11  # of the circle of a merge
+_MERGE = "merge into "  # and the name of the block that follows: a merge's name in a layout
+_GAP, _PAD = 0.17, 0.14  # between boxes, and around those of a band
 
 
 def draw_network(model: nn.Module, path: Path, *, image_size: int, title: str) -> None:
@@ -50,45 +48,31 @@ def draw_network(model: nn.Module, path: Path, *, image_size: int, title: str) -
     layout = _lay_out(network)
     figure = Figure(figsize=(_WIDTH, layout.height))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, _WIDTH)
-    axes.set_ylim(layout.height, 0)
+    axes.set(xlim=(0, _WIDTH), ylim=(layout.height, 0))
     axes.set_axis_off()
     headline = f"{title} · {network.parameters:,} parameters"
-    axes.text(0.12, _HEAD / 2, headline, fontsize=12, weight="bold", color=INK, verticalalignment="center")
+    axes.text(0.12, _HEAD / 2, headline, fontsize=12, weight="bold", color=INK, va="center")
     for index, (side, (top, bottom)) in enumerate(layout.bands.items()):
         color = "#F7F7F7" if index % 2 == 0 else "#FFFFFF"
         axes.add_patch(Rectangle((0, top), _WIDTH, bottom - top, facecolor=color, edgecolor="none", zorder=0))
-        axes.text(0.12, (top + bottom) / 2, side, fontsize=9, color="#777777", verticalalignment="center")
+        axes.text(0.12, (top + bottom) / 2, side, fontsize=9, color="#777777", va="center")
     for block in network.blocks:
         _draw_block(axes, block, layout)
     for before, after in itertools.pairwise(network.blocks):
-        _draw_chain(axes, before, after, network, layout)
-    for edge in network.skips:
-        _draw_skip(axes, edge, network, layout)
+        _draw_chain(axes, before.name, after.name, network, layout)
+    for skip in network.skips:
+        _draw_skip(axes, skip, network, layout)
     save_figure(figure, path)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Positions in inches from the upper left corner.
+class _Layout(NamedTuple):
+    """Positions in inches from the upper left corner."""
 
-    Attributes:
-      columns: column of each block: "down", "bottom" or "up".
-      middles: vertical middle of each block and of each merge (named by `_merge_into`).
-      widths: width of each block's box.
-      bands: upper and lower edge of the band of each resolution.
-      height: height of the figure.
-    """
-
-    columns: dict[str, str]
-    middles: dict[str, float]
-    widths: dict[str, float]
-    bands: dict[str, tuple[float, float]]
-    height: float
-
-
-def _merge_into(target: str) -> str:
-    return f"merge into {target}"
+    columns: dict[str, str]  # of each block: "down", "bottom" or "up"
+    middles: dict[str, float]  # vertical middle of each block and of each merge (its name starts with `_MERGE`)
+    widths: dict[str, float]  # of each block's box
+    bands: dict[str, tuple[float, float]]  # upper and lower edge of each resolution's band
+    height: float  # of the figure
 
 
 def _lay_out(network: NetworkGraph) -> _Layout:
@@ -103,35 +87,27 @@ def _lay_out(network: NetworkGraph) -> _Layout:
         if not (columns[skip.source] == "down" and columns[skip.target] == "up" and skip.merge):
             raise ValueError(f"{skip.source} → {skip.target} is not a skip connection from the encoder to the decoder.")
 
-    channels = [block.shape[2] for block in network.blocks]
-    narrowest, widest = _BOX_WIDTHS
-    scale = (widest - narrowest) / max(math.log2(max(channels) / min(channels)), 1)
-    widths = {name: narrowest + scale * math.log2(block.shape[2] / min(channels)) for name, block in blocks.items()}
+    depths = {name: math.log2(block.shape[2]) for name, block in blocks.items()}
+    shallowest, (narrowest, widest) = min(depths.values()), _BOX_WIDTHS
+    scale = (widest - narrowest) / max(max(depths.values()) - shallowest, 1)
+    widths = {name: narrowest + scale * (depth - shallowest) for name, depth in depths.items()}
 
-    merges = {skip.target: skip for skip in network.skips}
+    sources = {skip.target: skip.source for skip in network.skips}
     middles: dict[str, float] = {}
     bands: dict[str, tuple[float, float]] = {}
     top = _HEAD
     for shape in sorted({block.shape[:2] for block in network.blocks}, reverse=True):
-        left = [name for name, block in blocks.items() if block.shape[:2] == shape and columns[name] != "up"]
-        right = []
-        for name, block in reversed(blocks.items()):
-            if block.shape[:2] == shape and columns[name] == "up":
-                right.append(name)
-            if name in merges and blocks[merges[name].source].shape[:2] == shape:
-                right.append(_merge_into(name))
-        left_middles, right_middles = _stack(left), _stack(right)
-        # Aligns the skip connection: its source and its merge get the same height.
-        shifts = [
-            right_middles[_merge_into(skip.target)] - left_middles[skip.source]
-            for skip in merges.values()
-            if skip.source in left_middles
-        ]
-        shift = shifts[0] if shifts else 0.0
-        starts = [(left_middles, max(shift, 0.0)), (right_middles, max(-shift, 0.0))]
-        first = top + _PAD
-        for offsets, start in starts:
-            middles |= {name: first + start + offset for name, offset in offsets.items()}
+        here = [name for name, block in blocks.items() if block.shape[:2] == shape]
+        left = _stack([name for name in here if columns[name] != "up"])
+        right_names = []
+        for name in reversed(blocks):
+            right_names += [name] if name in here and columns[name] == "up" else []
+            right_names += [_MERGE + name] if sources.get(name) in here else []
+        right = _stack(right_names)
+        # A skip connection is level: its source and its merge get the same height.
+        shift = next((right[_MERGE + target] - left[name] for target, name in sources.items() if name in left), 0.0)
+        for stack, start in ((left, max(shift, 0.0)), (right, max(-shift, 0.0))):
+            middles |= {name: top + _PAD + start + offset for name, offset in stack.items()}
         bottom = max(middles[name] + _half(name) for name in (*left, *right)) + _PAD
         bands[f"{shape[0]}×{shape[1]}"] = top, bottom
         top = bottom
@@ -140,13 +116,12 @@ def _lay_out(network: NetworkGraph) -> _Layout:
 
 def _half(name: str) -> float:
     """Returns half the height of a block's box or of a merge."""
-    return _RADIUS if name.startswith("merge into ") else _BOX / 2
+    return _RADIUS if name.startswith(_MERGE) else _BOX / 2
 
 
 def _stack(names: Sequence[str]) -> dict[str, float]:
     """Stacks boxes and merges from 0 downwards and returns their middles."""
-    middles = {}
-    edge = 0.0
+    middles, edge = {}, 0.0
     for name in names:
         middles[name] = edge + _half(name)
         edge = middles[name] + _half(name) + _GAP
@@ -156,49 +131,37 @@ def _stack(names: Sequence[str]) -> dict[str, float]:
 def _draw_block(axes: Axes, block: Block, layout: _Layout) -> None:
     column, width = layout.columns[block.name], layout.widths[block.name]
     left, middle = _CENTERS[column] - width / 2, layout.middles[block.name]
-    color = INPUT if block.name == INPUT else column
-    box = FancyBboxPatch(
-        (left, middle - _BOX / 2),
-        width,
-        _BOX,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=_FILLS[color],
-        edgecolor=_EDGES[color],
-        linewidth=1.1,
-    )
-    axes.add_patch(box)
+    key = INPUT if block.name == INPUT else column
+    style: dict[str, Any] = {"facecolor": _FILLS[key], "edgecolor": _EDGES[key], "linewidth": 1.1}
+    corner = (left, middle - _BOX / 2)
+    axes.add_patch(FancyBboxPatch(corner, width, _BOX, boxstyle="round,pad=0,rounding_size=0.06", **style))
     height, wide, features = block.shape
-    texts: list[tuple[float, float, str, dict[str, Any]]] = [
+    count = f"{block.parameters:,} parameters" if block.parameters else ""
+    for x, y, text, settings in (
         (left + 0.09, middle - 0.1, block.name, {"fontsize": 9, "weight": "bold"}),
-        (left + width - 0.09, middle - 0.1, block.kind, {"fontsize": 8, "horizontalalignment": "right"}),
+        (left + width - 0.09, middle - 0.1, block.kind, {"fontsize": 8, "ha": "right"}),
         (left + 0.09, middle + 0.11, f"{features:,} @ {height}×{wide}", {"fontsize": 8}),
-    ]
-    if block.parameters:
-        count = f"{block.parameters:,} parameters"
-        texts.append((left + width - 0.09, middle + 0.11, count, {"fontsize": 8, "horizontalalignment": "right"}))
-    for x, y, text, settings in texts:
-        axes.text(x, y, text, color=INK, verticalalignment="center_baseline", **settings)
+        (left + width - 0.09, middle + 0.11, count, {"fontsize": 8, "ha": "right"}),
+    ):
+        axes.text(x, y, text, color=INK, va="center_baseline", **settings)
 
 
-def _draw_chain(axes: Axes, before: Block, after: Block, network: NetworkGraph, layout: _Layout) -> None:
+def _draw_chain(axes: Axes, before: str, after: str, network: NetworkGraph, layout: _Layout) -> None:
     """Draws the arrow from a block to the next one, with the sign of a merge."""
-    edge = next((edge for edge in network.edges if (edge.source, edge.target) == (before.name, after.name)), None)
+    edge = next((edge for edge in network.edges if (edge.source, edge.target) == (before, after)), None)
     if edge is None:
-        raise ValueError(f"Block {after.name} has no input from {before.name}, the block before it.")
-    columns = layout.columns[before.name], layout.columns[after.name]
-    start, end = layout.middles[before.name], layout.middles[after.name]
-    x = _CENTERS[columns[1]]
+        raise ValueError(f"Block {after} has no input from {before}, the block before it.")
+    columns = layout.columns[before], layout.columns[after]
+    start, end = layout.middles[before], layout.middles[after]
+    x, half = _CENTERS[columns[1]], -_BOX / 2 if columns[1] == "up" else _BOX / 2
+    points = [(x, start + half), (x, end - half)]
     if columns == ("down", "bottom"):
         x = _CENTERS["down"]
-        points = [(x, start + _BOX / 2), (x, end), (_CENTERS["bottom"] - layout.widths[after.name] / 2, end)]
+        points = [(x, start + half), (x, end), (_CENTERS["bottom"] - layout.widths[after] / 2, end)]
     elif columns == ("bottom", "up"):
-        points = [(_CENTERS["bottom"] + layout.widths[before.name] / 2, start), (x, start), (x, end + _BOX / 2)]
-    elif columns[1] == "up":
-        points = [(x, start - _BOX / 2), (x, end + _BOX / 2)]
-    else:
-        points = [(x, start + _BOX / 2), (x, end - _BOX / 2)]
+        points = [(_CENTERS["bottom"] + layout.widths[before] / 2, start), (x, start), (x, end - half)]
     if edge.merge:
-        middle = layout.middles[_merge_into(after.name)]
+        middle = layout.middles[_MERGE + after]
         _arrow(axes, [*points[:-1], (x, middle + _RADIUS)])
         _arrow(axes, [(x, middle - _RADIUS), points[-1]])
         axes.add_patch(Circle((x, middle), _RADIUS, facecolor="white", edgecolor=INK, linewidth=1.1))
@@ -212,27 +175,17 @@ def _draw_chain(axes: Axes, before: Block, after: Block, network: NetworkGraph, 
 def _draw_skip(axes: Axes, skip: Edge, network: NetworkGraph, layout: _Layout) -> None:
     """Draws the arrow from a block of the encoder to the merge before a block of the decoder."""
     height, width, features = next(block.shape for block in network.blocks if block.name == skip.source)
-    start, end = layout.middles[skip.source], layout.middles[_merge_into(skip.target)]
-    left = _CENTERS["down"] + layout.widths[skip.source] / 2
-    right = _CENTERS["up"] - _RADIUS
+    start, end = layout.middles[skip.source], layout.middles[_MERGE + skip.target]
+    left, right = _CENTERS["down"] + layout.widths[skip.source] / 2, _CENTERS["up"] - _RADIUS
     bend = _CENTERS["bottom"] - 0.6
     bends = [(bend, start), (bend, end)] if abs(start - end) > 0.01 else []
     _arrow(axes, [(left, start), *bends, (right, end)], color=_EDGES["down"])
     label = f"{', '.join(skip.operations)} · {features:,} @ {height}×{width}"
-    middle = (left + right) / 2
-    axes.text(middle, end - 0.04, label, fontsize=8, color=_EDGES["down"], ha="center", va="bottom")
+    axes.text((left + right) / 2, end - 0.04, label, fontsize=8, color=_EDGES["down"], ha="center", va="bottom")
 
 
 def _arrow(axes: Axes, points: Sequence[tuple[float, float]], *, color: str = INK) -> None:
     """Draws a line through all points, with an arrowhead at the last."""
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Polyline(points),
-            arrowstyle="-|>,head_width=0.18,head_length=0.36",
-            mutation_scale=10,
-            color=color,
-            linewidth=1.1,
-            joinstyle="miter",
-            capstyle="butt",
-        )
-    )
+    shape: dict[str, Any] = {"arrowstyle": "-|>,head_width=0.18,head_length=0.36", "mutation_scale": 10}
+    line: dict[str, Any] = {"linewidth": 1.1, "joinstyle": "miter", "capstyle": "butt"}
+    axes.add_patch(FancyArrowPatch(path=Polyline(points), color=color, **shape, **line))

@@ -1,12 +1,7 @@
-"""Derives the graph of a network's blocks from a trace of its code, without computing anything.
-
-The trace gives the output shape of each block (top-level module) and the operations between blocks: pooling, additions,
-concatenations. The code is the only source, so that the graph always matches the network.
-"""
+"""Derives the graph of a network's blocks, its top-level modules, from a trace of its code."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,40 +12,24 @@ INPUT = "input"
 
 # The JAX primitives that may combine values of two blocks, with their signs in the diagram.
 MERGES = {"add": "+", "concatenate": "c"}
-_POOLS = {"max", "reduce_window_max"}
-_POOL = "max pool"
+_POOL, _POOLS = "max pool", {"max", "reduce_window_max"}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A top-level module of the network, or its input.
+class Block(NamedTuple):
+    """A top-level module of the network, or its input."""
 
-    Attributes:
-      name: its name in the parameter tree.
-      kind: name of its class; empty for the input.
-      shape: (H, W, C) of its output.
-      parameters: number of its parameters.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, int, int]
-    parameters: int
+    name: str  # in the parameter tree
+    kind: str  # name of its class; empty for the input
+    shape: tuple[int, int, int]  # (H, W, C) of its output
+    parameters: int  # their number
 
 
-@dataclass(frozen=True)
-class Edge:
-    """A connection from one block to another.
+class Edge(NamedTuple):
+    """A connection from the output of one block to the input of another."""
 
-    Attributes:
-      source: name of the block whose output it carries.
-      target: name of the block that it enters.
-      operations: operations on the way, in order: "max pool", "add", "concatenate".
-    """
-
-    source: str
-    target: str
-    operations: tuple[str, ...]
+    source: str  # name of the one block
+    target: str  # name of the other
+    operations: tuple[str, ...]  # between them, in order: "max pool", "add", "concatenate"
 
     @property
     def merge(self) -> str:
@@ -58,8 +37,7 @@ class Edge:
         return next((operation for operation in self.operations if operation in MERGES), "")
 
 
-@dataclass(frozen=True)
-class NetworkGraph:
+class NetworkGraph(NamedTuple):
     """Blocks in the order of their calls, the input first, and the edges between them."""
 
     blocks: tuple[Block, ...]
@@ -128,27 +106,21 @@ def _edges(trace: Any) -> tuple[Edge, ...]:
     origins: dict[int, dict[str, tuple[str, ...]]] = {}
     for equation in trace.eqns:
         inputs = [variable for variable in equation.invars if origins.get(id(variable))]
-        merged: dict[str, tuple[str, ...]] = {}
-        for variable in inputs:
-            merged |= origins[id(variable)]
+        merged = {source: path for variable in inputs for source, path in origins[id(variable)].items()}
         primitive = equation.primitive.name
-        direction, _, name = equation.params["name"].partition(" ") if primitive == "name" else ("", "", "")
+        direction, _, name = (equation.params["name"] if primitive == "name" else "").partition(" ")
         if direction == "from":
             merged = {name: ()}
         elif direction == "into":
-            edges += [Edge(source, name, operations) for source, operations in merged.items()]
+            edges += [Edge(source, name, path) for source, path in merged.items()]
             merged = {}
         elif len({frozenset(origins[id(variable)]) for variable in inputs}) > 1:
             if primitive not in MERGES or len({variable.aval.shape[1:3] for variable in inputs}) != 1:
                 shapes = [variable.aval.shape for variable in inputs]
                 raise ValueError(f"The outputs of {sorted(merged)} meet in {primitive} of shapes {shapes}.")
-            merged = {source: (*operations, primitive) for source, operations in merged.items()}
-        elif primitive in _POOLS:
-            # One pooling may consist of several maxima.
-            merged = {
-                source: operations if operations[-1:] == (_POOL,) else (*operations, _POOL)
-                for source, operations in merged.items()
-            }
+            merged = {source: (*path, primitive) for source, path in merged.items()}
+        elif primitive in _POOLS:  # several maxima in a row are one pooling
+            merged = {source: path if path[-1:] == (_POOL,) else (*path, _POOL) for source, path in merged.items()}
         for variable in equation.outvars:
             origins[id(variable)] = merged
     return tuple(edges)

@@ -1,6 +1,6 @@
 """Draws masks on images: arrays in, arrays out.
 
-Images are (H, W) float arrays in [0, 1], masks are (H, W) arrays of bool or of 0 and 1.
+Images are (H, W) float arrays in [0, 1]; values outside are clipped. Masks are (H, W) arrays of bool or of 0 and 1.
 """
 
 from collections.abc import Mapping
@@ -8,11 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-# From Okabe, Ito 2008, "Color universal design": distinct with every kind of colour blindness.
-BLUE = (86, 180, 233)
-YELLOW = (240, 228, 66)
-VERMILLION = (213, 94, 0)
-DARK_BLUE = (0, 114, 178)
+# From Okabe and Ito 2008, "Color universal design": distinct with every kind of colour blindness.
+BLUE, YELLOW, VERMILLION, DARK_BLUE = (86, 180, 233), (240, 228, 66), (213, 94, 0), (0, 114, 178)
 
 MASK_COLOR = BLUE
 DIFFERENCE_COLORS: Mapping[str, tuple[int, int, int]] = {
@@ -20,15 +17,14 @@ DIFFERENCE_COLORS: Mapping[str, tuple[int, int, int]] = {
     "false positive": YELLOW,
     "false negative": VERMILLION,
 }
-MASK_ALPHA = 0.3
-DIFFERENCE_ALPHA = 0.85
+MASK_ALPHA, DIFFERENCE_ALPHA = 0.3, 0.85
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tints the pixels of a mask and draws their outline; all other pixels stay grey.
+    """Tints the pixels of a mask and draws its outline; all other pixels stay grey.
 
     Args:
-      image: (H, W) float in [0, 1]; values outside this range are clipped.
+      image: (H, W) float in [0, 1].
       mask: (H, W) bool or 0 and 1.
 
     Returns:
@@ -37,8 +33,7 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: the shapes are not the same (H, W).
     """
-    pixels = to_grey(image)
-    area = to_mask(mask, image)
+    pixels, area = to_grey(image), to_mask(mask, image)
     _tint(pixels, area, MASK_COLOR, alpha=MASK_ALPHA)
     width = max(1, round(min(area.shape) / 256))
     # Pixels beyond the edge of the image count as tumour: the outline stays open there.
@@ -51,25 +46,20 @@ def difference(image: np.ndarray, true_mask: np.ndarray, predicted_mask: np.ndar
     """Tints true positives, false positives and false negatives in the colours of `DIFFERENCE_COLORS`.
 
     Args:
-      image: (H, W) float in [0, 1]; values outside this range are clipped.
+      image: (H, W) float in [0, 1].
       true_mask: (H, W) bool or 0 and 1.
       predicted_mask: (H, W) bool or 0 and 1.
 
     Returns:
-      (H, W, 3) uint8; the pixels outside of both masks are grey.
+      (H, W, 3) uint8; the pixels outside both masks are grey.
 
     Raises:
       ValueError: the shapes are not the same (H, W).
     """
-    pixels = to_grey(image)
-    truth, predicted = to_mask(true_mask, image), to_mask(predicted_mask, image)
-    areas = {
-        "true positive": truth & predicted,
-        "false positive": ~truth & predicted,
-        "false negative": truth & ~predicted,
-    }
-    for kind, area in areas.items():
-        _tint(pixels, area, DIFFERENCE_COLORS[kind], alpha=DIFFERENCE_ALPHA)
+    pixels, truth, predicted = to_grey(image), to_mask(true_mask, image), to_mask(predicted_mask, image)
+    areas = (truth & predicted, ~truth & predicted, truth & ~predicted)
+    for color, area in zip(DIFFERENCE_COLORS.values(), areas, strict=True):
+        _tint(pixels, area, color, alpha=DIFFERENCE_ALPHA)
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""Shared by all figures: colours, text, and writing a figure as a PNG file."""
+"""Colours, text and axes that all figures share, and the writing of a figure as a PNG file."""
 
 import io
 import math
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D, Transform
@@ -16,8 +17,7 @@ INK = "#222222"
 MARGIN, LINE = 0.08, 0.24  # inches: the margin of a figure and the height of a line of text
 # Settings of a legend without frame and padding, placed by the middle of its left edge.
 LEGEND: Mapping[str, Any] = {"loc": "center left", "frameon": False, "borderpad": 0, "borderaxespad": 0}
-_MAX_BYTES, _MAX_PIXELS = 480_000, 1_800_000  # of a PNG file
-_MAX_DPI = 160.0
+_MAX_BYTES, _MAX_PIXELS, _MAX_DPI = 480_000, 1_800_000, 160.0  # of a PNG file
 
 
 def write_line(figure: Figure, left: float, top: float, text: str, *, size: float, **settings: Any) -> None:
@@ -29,6 +29,14 @@ def write_line(figure: Figure, left: float, top: float, text: str, *, size: floa
 def from_top(figure: Figure) -> Transform:
     """Returns the transform of inches, measured right and down from the upper left corner of the figure."""
     return Affine2D().scale(1, -1).translate(0, figure.get_figheight()) + figure.dpi_scale_trans
+
+
+def style_axes(axes: Axes) -> None:
+    """Draws small tick labels, a grid of horizontal lines behind the data, and no upper and right edge."""
+    axes.tick_params(labelsize=8.5, colors=INK, length=3)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:

@@ -1,5 +1,6 @@
-"""Measures what each ingredient of a recipe contributes: the recipe without it, scored on validation."""
+"""Measures what each ingredient of a recipe contributes, by the validation scores of the recipe without it."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ SWEEPS: Mapping[str, Mapping[str, Any]] = {
     "l2_1e-4": {"optimizer.l2_penalty": 1e-4},
     "l2_1e-3": {"optimizer.l2_penalty": 1e-3},
 }
-# What is changed in the recipe, by the name of the variant; the first is the recipe itself.
+# The changes of the recipe by the name of the variant; the first is the recipe itself.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "recipe": {},
     "without_batch_norm": {"model.batch_norm": False},
@@ -58,12 +59,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[str]) -> None:
     """Trains and scores variants one after the other, or resumes an earlier call.
 
-    All are scored at the config's threshold, since one chosen on the scored slices would flatter; what choosing gives
-    is measured on the recipe, see `choice_across_halves`. Variants that do not differ from the recipe are left out.
+    All are scored at the config's threshold: one that was tuned on the scored slices would flatter. What tuning gives
+    is measured on the recipe, see `tune_across_halves`. Variants that do not differ from the recipe are left out.
 
     Args:
       config: the recipe.
-      directory: holds a workdir for each variant, ablation.json and README.md with the table of all so far.
+      directory: gets a workdir for each variant, ablation.json, and README.md with the table of all variants so far.
       names: which of `VARIANTS`; the recipe comes first whether it is named or not.
 
     Raises:
@@ -77,23 +78,24 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
         if (run / "config.json").exists() and read_config(run) != changed:
             raise InputError(f"{run / 'config.json'} is of another recipe: name another --workdir.")
         if not (run / "evaluation_validation.json").exists():
-            if not run.exists() and all(field.startswith("evaluation.") for field in VARIANTS[name]) and VARIANTS[name]:
-                _copy_training(directory / "recipe", run)  # trained alike, scored otherwise
+            trained_alike = name != "recipe" and all(field.startswith("evaluation.") for field in VARIANTS[name])
+            if trained_alike and not run.exists():
+                _copy_training(directory / "recipe", run)
             train_and_evaluate(changed, run)
             evaluate(run, split="validation", output=run, examples=0)
         _report(recipe, directory)
 
 
-def choice_across_halves(directory: Path) -> tuple[float, float]:
-    """Measures what choosing threshold and smallest component gives on slices that the choice did not see.
+def tune_across_halves(directory: Path) -> dict[str, float]:
+    """Measures what tuning threshold and smallest component gives on slices that were not used for the tuning.
 
-    The validation families are split in halves; each half is scored by the choice of the other.
+    The validation families are split in halves; each half is scored with the values that were tuned on the other.
 
     Args:
       directory: workdir of a run.
 
     Returns:
-      Mean Dice of the validation slices at the config's threshold, and by the choices.
+      Mean Dice of the validation slices: `fixed`, with the config's values, and `chosen`, with the tuned ones.
     """
     predictor = Predictor.from_workdir(directory)
     config = predictor.config
@@ -102,29 +104,24 @@ def choice_across_halves(directory: Path) -> tuple[float, float]:
     families = np.array(dataset.metadata.families)[np.searchsorted(dataset.metadata.slice_ids, slice_ids)]
     in_first = np.isin(families, np.unique(families)[::2])
     pairs = [(probabilities, sample.mask) for sample, probabilities in predict_slices(predictor, dataset, slice_ids)]
-    halves = [[pair for pair, chosen in zip(pairs, in_first == half, strict=True) if chosen] for half in (True, False)]
+    halves = [[pair for pair, first in zip(pairs, in_first, strict=True) if first == half] for half in (True, False)]
     fixed = Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
-    chosen = [tune_postprocessing(half)[0] for half in reversed(halves)]
-
-    def mean_dice(postprocessings: Sequence[Postprocessing]) -> float:
-        dice = [
-            overlap.dice(overlap.count_overlap(postprocessing.mask(probabilities)[None], mask[None]))[0]
-            for postprocessing, half in zip(postprocessings, halves, strict=True)
-            for probabilities, mask in half
-        ]
-        return float(np.mean(dice))
-
-    return mean_dice([fixed, fixed]), mean_dice(chosen)
+    tuned = [tune_postprocessing(half)[0] for half in reversed(halves)]
+    dice: dict[str, list[Any]] = {"fixed": [], "chosen": []}
+    for half, other in zip(halves, tuned, strict=True):
+        for (probabilities, mask), (name, how) in itertools.product(half, (("fixed", fixed), ("chosen", other))):
+            dice[name].append(overlap.dice(overlap.count_overlap(how.mask(probabilities)[None], mask[None]))[0])
+    return {name: float(np.mean(values)) for name, values in dice.items()}
 
 
 def _changed(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    result = ml_collections.ConfigDict(config.to_dict())
+    result = config.copy_and_resolve_references()
     result.update_from_flattened_dict(changes)
     return result
 
 
 def _copy_training(source: Path, target: Path) -> None:
-    # Renamed when complete, so that a killed copy is not taken for a run. The scores are not the target's.
+    # Renamed when complete, so that a copy that was killed is not taken for a run. The scores are not copied.
     unfinished = target.with_name(target.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("evaluation_*", "per_slice_*", "figures"))
@@ -133,36 +130,32 @@ def _copy_training(source: Path, target: Path) -> None:
 
 def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
     """Writes README.md and ablation.json of all variants that are scored."""
-    rows = {}
+    rows: dict[str, Any] = {}
     recipe_scores = read_scores(directory / "recipe" / "per_slice_validation.csv")
     for name, changes in VARIANTS.items():
         run = directory / name
         if (run / "evaluation_validation.json").exists():
             evaluation = read_json(run / "evaluation_validation.json")
-            rows[name] = {
-                "changes": dict(changes),
-                **{key: evaluation[key] for key in ("slices", "families", "dice", "dice_by_class", "share_missed")},
-                "difference": _compare_shared(recipe_scores, read_scores(run / "per_slice_validation.csv")),
-                "trained_with": evaluation["trained_with"],
-            }
+            kept = ("slices", "families", "dice", "dice_by_class", "share_missed", "trained_with")
+            difference = _compare_shared(recipe_scores, read_scores(run / "per_slice_validation.csv"))
+            rows[name] = {"changes": dict(changes), "difference": difference, **{key: evaluation[key] for key in kept}}
     path = directory / "ablation.json"
     before = read_json(path) if path.exists() else {}
-    if before.get("variants", {}).get("recipe") == rows["recipe"]:  # the same network
-        choice = before["choice_across_halves"]
-    else:
-        choice = dict(zip(("fixed", "chosen"), choice_across_halves(directory / "recipe"), strict=True))
+    is_known = before.get("variants", {}).get("recipe") == rows["recipe"]  # the same network
     report = {
         "config": json.loads(recipe.to_json()),
         "variants": rows,
-        "choice_across_halves": choice,
+        "choice_across_halves": before["choice_across_halves"]
+        if is_known
+        else tune_across_halves(directory / "recipe"),
         **describe_environment(devices=jax.local_device_count()),
     }
     (directory / "README.md").write_text(f"# Ablation\n\n{_describe(report)}\n")
-    write_json(path, report)  # last: it says that both files are there
+    write_json(path, report)  # last: its existence says that both files are complete
 
 
 def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> dict[str, Any]:
-    """Compares Dice on the slices that both have, and counts them: variants can hold back other slices."""
+    """Compares Dice on the slices that both have, and counts them: a variant may have other validation slices."""
     shared = {score.slice_id for score in first} & {score.slice_id for score in second}
     pair = ([score for score in scores if score.slice_id in shared] for scores in (first, second))
     return {"slices": len(shared), **compare_scores(*pair)["dice"]}
@@ -175,22 +168,22 @@ def _describe(report: Mapping[str, Any]) -> str:
     rows = []
     for name, row in report["variants"].items():
         changes = ", ".join(f"`{field}={value}`" for field, value in row["changes"].items())
-        interval = row["difference"]["interval"]
         difference = f"{row['difference']['difference']:+.3f}"
-        difference += f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
+        if ends := row["difference"]["interval"]:
+            difference += f" ({ends[0]:+.3f} to {ends[1]:+.3f})"
         dice = f"**{row['dice']:.3f}**" + (f" ({row['slices']} slices)" if row["slices"] != recipe["slices"] else "")
         classes = ("–" if value is None else f"{value:.3f}" for value in row["dice_by_class"].values())
         missed = f"{row['share_missed']:.1%}"
         rows.append((name, changes or "–", dice, difference if changes else "–", *classes, missed))
     return (
-        f"{describe_run(config)}, {config.train.epochs} epochs. Mean Dice of the {recipe['slices']} validation "
-        f"slices ({recipe['families']} families), or of as many as a row says; the difference is to the first row, "
-        "slice by slice on those of both, with its 95 % interval over families. The interval says what other families "
-        "would have given to these trained networks; another seed moves them as well, and there is one. The learning "
-        "rate was not tuned anew for any variant. "
-        f"Each network is that of its epoch of the lowest validation loss. Threshold {config.evaluation.threshold}; "
-        "choosing threshold and smallest component on one half of the validation families and scoring the other gives "
-        f"the recipe {choice['chosen']:.3f} instead of {choice['fixed']:.3f}.\n\n"
+        f"{describe_run(config)}, {config.train.epochs} epochs. Dice is the mean over the {recipe['slices']} "
+        f"validation slices ({recipe['families']} families), or over as many as a row says. The difference is to the "
+        "first row, slice by slice on the slices of both, with its 95 % interval over families. The interval says what "
+        "these trained networks would give on other families; another seed would change the differences as well, and "
+        "only one was trained. The learning rate was not tuned anew for any variant. Each network is that of the epoch "
+        f"with its lowest validation loss. The threshold is {config.evaluation.threshold}; tuning threshold and "
+        "smallest component on one half of the validation families and scoring the other half gives the recipe "
+        f"{choice['chosen']:.3f} instead of {choice['fixed']:.3f}.\n\n"
         f"`{report['command']}`, commit {report['commit']}, {report['device']}, {report['cores']} cores, jax "
         f"{report['versions']['jax']}.\n\n{markdown.table(header, rows)}"
     )

@@ -1,4 +1,4 @@
-"""Cross-validation: every slice of the dataset is predicted once, by a network that never saw its patient."""
+"""Cross-validation: each slice of the dataset is predicted once, by a network that never saw its patient."""
 
 import json
 from collections import Counter
@@ -21,22 +21,14 @@ from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.preflight import check_no_leakage
-from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import check_resumable, describe_run, read_config
 
 PROTOCOLS = ("official", "family")
 FOLD_KEYS = (
-    "slices",
-    "families",
-    "dice",
-    "dice_median",
-    "dice_by_class",
-    "share_missed",
-    "threshold",
-    "min_component_fraction",
-    "checkpoint_epoch",
-    "trained_with",
+    *("slices", "families", "dice", "dice_median", "dice_by_class", "share_missed"),
+    *("threshold", "min_component_fraction", "checkpoint_epoch", "trained_with"),
 )
 
 
@@ -45,16 +37,16 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
 
     Args:
       config: see brainseg_jax/config.py; `split.fold` is set for each fold. Where `train.init_from` is the folder of
-        another cross-validation, each fold starts from the fold of the same number.
-      directory: holds a workdir fold_1 … fold_5 each, config.json, evaluation_cv.json, per_slice_cv.csv and
+        another cross-validation, each fold starts from the fold of the same number there.
+      directory: gets the workdirs fold_1 … fold_5, config.json, evaluation_cv.json, per_slice_cv.csv and
         figures/cv_scores.png.
 
     Returns:
       The content of evaluation_cv.json.
 
     Raises:
-      InputError: a protocol whose folds leak, a dataset without one of the folds, a patient in two splits, a start from
-        a run that knows a fold's patients, or a directory with another run or with folds of another config.
+      InputError: see `check_folds`; a start from a run that was trained on a fold's patients; or the directory holds
+        another run or folds of another config.
     """
     configs = {fold: _select_fold(config, fold) for fold in FOLDS}
     metadata = Dataset.from_config(config.data).metadata
@@ -72,17 +64,17 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         if evaluation.exists() and _differ_only_in_place(read_config(run), fold_config):
             print(f"Fold {fold} is done already.")
             continue
-        # Scores of fewer epochs must not outlive a kill.
+        # Otherwise a kill would leave the scores of an earlier training beside the new checkpoints.
         evaluation.unlink(missing_ok=True)
         (directory / "evaluation_cv.json").unlink(missing_ok=True)
         print(f"Fold {fold}:")
         train_and_evaluate(fold_config, run)
         evaluate(run, split="test", output=run, examples=0)
-    return join_folds(directory)
+    return _join_folds(directory)
 
 
 def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> dict[int, dict[str, np.ndarray]]:
-    """Returns the splits of each fold.
+    """Returns the slice ids of each split, for each fold.
 
     Raises:
       InputError: a protocol other than `PROTOCOLS`, a fold without slices, a patient in two splits of a fold, or a
@@ -94,7 +86,7 @@ def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> d
             f"apart; set it to one of {', '.join(PROTOCOLS)}."
         )
     splits = {fold: make_splits(metadata, **_select_fold(config, fold).split) for fold in FOLDS}
-    tested = Counter(int(slice_id) for fold_splits in splits.values() for slice_id in fold_splits["test"])
+    tested = Counter(np.concatenate([of_fold["test"] for of_fold in splits.values()]).tolist())
     for slice_id in metadata.slice_ids.tolist():
         if tested[slice_id] != 1:
             raise InputError(
@@ -104,20 +96,13 @@ def check_folds(metadata: SliceMetadata, config: ml_collections.ConfigDict) -> d
     return splits
 
 
-def join_folds(directory: Path) -> dict[str, Any]:
-    """Writes evaluation_cv.json, per_slice_cv.csv and figures/cv_scores.png from the scored folds.
-
-    Returns:
-      The content of evaluation_cv.json: the keys of evaluation_test.json over all slices, and `by_fold`.
-
-    Raises:
-      InputError: a fold is not scored.
-    """
+def _join_folds(directory: Path) -> dict[str, Any]:
+    """Writes the evaluation of all folds, which are scored, and returns the content of evaluation_cv.json."""
     scores, calibration, by_fold = [], Calibration.empty(), {}
     for fold in FOLDS:
         run = directory / f"fold_{fold}"
         scores += read_scores(run / "per_slice_test.csv")
-        evaluation = json.loads((run / "evaluation_test.json").read_text())
+        evaluation = read_json(run / "evaluation_test.json")
         calibration = calibration.join(Calibration.parse(evaluation["calibration"]))
         by_fold[str(fold)] = {key: evaluation[key] for key in FOLD_KEYS}
     scores.sort(key=lambda score: score.slice_id)
@@ -134,22 +119,21 @@ def join_folds(directory: Path) -> dict[str, Any]:
         **describe_environment(devices=jax.local_device_count()),
         "trained_with": by_fold["1"]["trained_with"],
     }
-    write_evaluation(
-        directory, "cv", summary, scores, title=describe_run(config, name=directory.resolve().name, all_folds=True)
-    )
+    title = describe_run(config, name=directory.resolve().name, all_folds=True)
+    write_evaluation(directory, "cv", summary, scores, title=title)
     return summary
 
 
 def _differ_only_in_place(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
     """Returns whether two configs differ at most in the path of the dataset."""
-    first, second = flatten(one.to_dict()), flatten(other.to_dict())
-    return {**first, "data.data_dir": ""} == {**second, "data.data_dir": ""}
+    first, second = ({**flatten(config.to_dict()), "data.data_dir": ""} for config in (one, other))
+    return first == second
 
 
 def _select_fold(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
-    result = ml_collections.ConfigDict(config.to_dict())
+    result = config.copy_and_resolve_references()
     result.split.fold = fold
-    # Each fold of another cross-validation knows the patients of its own training split only.
-    if (start := Path(config.train.init_from, f"fold_{fold}")).is_dir() and config.train.init_from:
+    # Each fold of another cross-validation was trained on the patients of its own training split only.
+    if config.train.init_from and (start := Path(config.train.init_from, f"fold_{fold}")).is_dir():
         result.train.init_from = str(start)
     return result

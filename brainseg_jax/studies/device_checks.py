@@ -1,10 +1,9 @@
-"""Checks the results of a device: first steps repeated, streamed and on the CPU, and gradients by dtype."""
+"""Checks what a device computes: the first training steps repeated, streamed and on the CPU; gradients by dtype."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -24,50 +23,31 @@ from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import AXIS, make_mesh
 
-LEARNING_RATE = 1e-4  # low, so that rounding does not grow over the steps
+LEARNING_RATE = 1e-4  # low, so that rounding errors do not grow over the steps
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of the computation.
+class Sizes(NamedTuple):
+    """Sizes of the computation."""
 
-    Attributes:
-      networks: "unet" or "linknet".
-      start_filters: of each network; None for the published ones.
-      image_size: side of the images.
-      batch_size: slices a step.
-      steps: training steps.
-    """
-
-    networks: tuple[str, ...]
-    start_filters: int | None
-    image_size: int
+    networks: tuple[str, ...]  # "unet", "linknet"
+    start_filters: int | None  # of each network; None for the published ones
+    image_size: int  # side of the images
     batch_size: int
-    steps: int
+    steps: int  # training steps
 
 
 SIZES = {"full": Sizes(("unet", "linknet"), None, 128, 8, 8), "tiny": Sizes(("unet",), 8, 32, 4, 2)}
 
 
-@dataclass(frozen=True)
-class Check:
-    """A measurement and its limit.
-
-    Attributes:
-      name: of the check.
-      network: "unet" or "linknet".
-      measures: description of `value`.
-      value: the largest difference; None if it could not be measured here.
-      limit: the largest value that passes.
-      why_not: why it could not be measured.
-    """
+class Check(NamedTuple):
+    """A measurement and its limit."""
 
     name: str
-    network: str
-    measures: str
-    value: float | None
-    limit: float
-    why_not: str = ""
+    network: str  # "unet" or "linknet"
+    measures: str  # what the value is
+    value: float | None  # the largest difference; None if it could not be measured here
+    limit: float  # the largest value that passes
+    why_not: str = ""  # why it could not be measured
 
     @property
     def passed(self) -> bool | None:
@@ -75,31 +55,37 @@ class Check:
         return None if self.value is None else self.value <= self.limit
 
 
-def run_checks(
-    sizes: Sizes, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None] = lambda report: None
-) -> dict[str, Any]:
-    """Runs all checks on noise.
+def run_checks(sizes: Sizes, folder: Path) -> dict[str, Any]:
+    """Runs all checks on noise; prints a line and writes checks.json and README.md after each.
 
     Args:
-      sizes: of the computation.
-      log: called with a line on each check.
-      save: called with the report so far after each check.
+      sizes: sizes of the computation.
+      folder: where the files are written; made if missing.
 
     Returns:
       The content of checks.json.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
         **describe_environment(devices=jax.device_count()),
-        "image_size": sizes.image_size,
-        "batch_size": sizes.batch_size,
-        "steps": sizes.steps,
+        **{name: getattr(sizes, name) for name in ("image_size", "batch_size", "steps")},
         "checks": [],
     }
-    for network in sizes.networks:
-        for check in _check_network(network, sizes):
-            report["checks"].append({**vars(check), "passed": check.passed})
-            log(_describe(check))
-            save(report)
+    header, rows = ("Network", "Check", "Measured", "Value", "Limit", "Passed"), []
+    text = (
+        f"# Checks on {report['device']}\n\nWritten by `{report['command']}` at commit {report['commit']}, jax "
+        f"{report['versions']['jax']}: the first {sizes.steps} training steps on noise, "
+        f"{sizes.image_size}×{sizes.image_size}, batch {sizes.batch_size}.\n\n"
+    )
+    for check in (check for network in sizes.networks for check in _check_network(network, sizes)):
+        value = "–" if check.value is None else f"{check.value:.1e}"
+        passed = {True: "yes", False: "**no**", None: f"not checked: {check.why_not}"}[check.passed]
+        row = (MODELS[check.network].title, check.name, check.measures, value, f"{check.limit:.0e}", passed)
+        report["checks"].append({**check._asdict(), "passed": check.passed})
+        rows.append(row)
+        print(", ".join(f"{name.lower()}: {cell}" for name, cell in zip(header, row, strict=True)), flush=True)
+        write_json(folder / "checks.json", report)
+        (folder / "README.md").write_text(f"{text}{markdown.table(header, rows)}\n")
     return report
 
 
@@ -110,14 +96,13 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
         difference = np.linalg.norm(gradients(network, sizes, dtype=dtype) - exact) / np.linalg.norm(exact)
         measures = "‖difference‖ / ‖gradient‖ to float32 at the highest precision"
         yield Check(f"{dtype} gradients", network, measures, float(difference), limit)
-    losses, params = first_steps(network, sizes, mesh)
-    other_losses, other_params = first_steps(network, sizes, mesh)
+    first, again = first_steps(network, sizes, mesh), first_steps(network, sizes, mesh)
     # NumPy's maximum keeps a NaN, which Python's may lose.
-    worst = float(np.max([_difference(losses, other_losses), _difference(params, other_params)]))
+    worst = float(np.max([_difference(*pair) for pair in zip(first, again, strict=True)]))
     yield Check("again", network, "largest relative difference of losses and parameters", worst, 0.0)
     measures = "largest relative difference of losses"
-    other_losses, _ = first_steps(network, sizes, mesh, loader_class=StreamingLoader)
-    yield Check("streamed", network, measures, _difference(losses, other_losses), 1e-3)
+    streamed, _ = first_steps(network, sizes, mesh, loader_class=StreamingLoader)
+    yield Check("streamed", network, measures, _difference(first[0], streamed), 1e-3)
     value, why_not = None, "there is no other device"
     if jax.default_backend() != "cpu":
         both = (first_steps(network, sizes, where, precision="highest")[0] for where in (mesh, cpu))
@@ -130,9 +115,9 @@ def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None =
 
     Args:
       network: "unet" or "linknet".
-      sizes: of the network and its batch.
-      dtype: of the computation.
-      precision: of JAX's products and convolutions; None for its default, which on a GPU is below float32.
+      sizes: sizes of the network and its batch.
+      dtype: "float32" or "bfloat16".
+      precision: of matrix products and convolutions in JAX; None for its default, which on a GPU is below float32.
     """
     model = create_model(_config(network, sizes, dtype).model)
     images, masks = unpack(_noise(sizes))
@@ -156,13 +141,13 @@ def first_steps(
     loader_class: Callable[[PackedSlices, Mesh], SliceLoader] = DeviceLoader,
     precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trains for a few steps by the code of train.py, compiled anew.
+    """Trains for a few steps with the code of scripts/train.py, compiled anew.
 
     Args:
       network: "unet" or "linknet".
-      sizes: of the network, its batches and how many.
+      sizes: sizes of the network and its batches, and their number.
       mesh: the devices.
-      loader_class: whether the slices are on the device or streamed.
+      loader_class: keeps the slices on the device or streams them.
       precision: see `gradients`.
 
     Returns:
@@ -180,30 +165,6 @@ def first_steps(
         loader = loader_class(slices, mesh)
         state, metrics = run_epoch(training.train_step, training.state, loader, batches, steps_per_call=1)
     return metrics.loss / metrics.slices, _flatten(state.params)
-
-
-def write_checks(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes checks.json and README.md; the folder is made if missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "checks.json", report)
-    header = ("Network", "Check", "Measured", "Value", "Limit", "Passed")
-    rows = [
-        (
-            MODELS[check["network"]].title,
-            check["name"],
-            check["measures"],
-            "–" if check["value"] is None else f"{check['value']:.1e}",
-            f"{check['limit']:.0e}",
-            {True: "yes", False: "**no**", None: f"not checked: {check['why_not']}"}[check["passed"]],
-        )
-        for check in report["checks"]
-    ]
-    (folder / "README.md").write_text(
-        f"# Checks on {report['device']}\n\nWritten by `{report['command']}` at commit {report['commit']}, jax "
-        f"{report['versions']['jax']}: the first {report['steps']} training steps on noise, "
-        f"{report['image_size']}×{report['image_size']}, batch {report['batch_size']}.\n\n"
-        f"{markdown.table(header, rows)}\n"
-    )
 
 
 def _config(network: str, sizes: Sizes, dtype: str) -> ml_collections.ConfigDict:
@@ -226,23 +187,16 @@ def _flatten(tree: Any) -> np.ndarray:
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Computes the largest difference relative to the largest value; NaN if one is."""
+    """Computes the largest difference relative to the largest value; NaN if a value is."""
     return float(np.abs(one - other).max() / np.abs(one).max())
 
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-    """Makes XLA compile anew, where a GPU may choose other kernels, instead of reading its cache."""
+    """Keeps XLA from reading its cache: a compiler for a GPU may choose other kernels each time."""
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
-
-
-def _describe(check: Check) -> str:
-    if check.value is None:
-        return f"{check.network}, {check.name}: not checked, {check.why_not}"
-    verdict = "passed" if check.passed else "FAILED"
-    return f"{check.network}, {check.name}: {check.value:.1e}, limit {check.limit:.0e}: {verdict}"

@@ -1,4 +1,4 @@
-"""Commands that are run in processes of their own, and the lock that keeps a second caller off."""
+"""Runs commands in processes of their own, and locks out a second caller."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from typing import IO, Any
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
-GRACE_SECONDS = 10.0  # that a stopped command has to end by itself
+GRACE_SECONDS = 10.0  # between the interrupt of a command and its kill
 
 
 def run_command(
@@ -28,14 +28,14 @@ def run_command(
 
     Args:
       command: the program and its arguments.
-      log: file that its output is added to; missing folders are made.
-      environment: all of its environment variables.
+      log: its output is appended to this file; missing folders are made.
+      environment: all its environment variables.
       timeout: seconds after which it is interrupted; None for no limit.
       grace: seconds from the interrupt until it is killed.
-      **options: of `subprocess.Popen`.
+      **options: for `subprocess.Popen`.
 
     Returns:
-      Its exit code; None if the timeout stopped it.
+      Its exit code; None if it ran into the timeout.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     variables = {**environment, xla_setup.PARENT: str(os.getpid())}
@@ -58,14 +58,10 @@ def run_command(
 
 @contextmanager
 def lock(path: Path, *, refusal: str) -> Iterator[IO[str]]:
-    """Holds a lock for as long as the block lasts or the process lives; yields its file, emptied, for a note.
-
-    Args:
-      path: file of the lock; made if missing.
-      refusal: message of the error.
+    """Holds a lock until the block or the process ends; yields its file, emptied, to write a note in.
 
     Raises:
-      InputError: another process holds the lock.
+      InputError: another process holds the lock of this file; `refusal` is the message.
     """
     with path.open("a") as file:
         try:

@@ -15,24 +15,24 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.studies.processes import lock, run_command
 from brainseg_jax.workdir.files import read_metrics
 
-LAST_ROWS = 5  # of metrics.jsonl, whose median estimates the seconds of an epoch
+RECENT_EPOCHS = 5  # their median predicts the seconds of an epoch
 
 
 class Job(NamedTuple):
     """One training of the queue file; `workdir` and `done` are relative to `checkout`."""
 
-    name: str  # also of its log
-    command: list[Any]  # a script and its flags, or a list of such commands, run in order
-    workdir: str  # folder of metrics.jsonl, or of folders with one each: folds, variants
+    name: str  # also that of its log
+    command: list[Any]  # a script and its flags, or a list of such commands, which run in order
+    workdir: str  # holds metrics.jsonl, or folders that hold one each (folds, variants)
     epochs: int  # in total
-    done: str  # file whose existence marks the job as done
+    done: str  # file that exists when the job is done
     checkout: str  # folder in which it runs and whose package it imports; the repository if not given
     python: str = sys.executable
-    cores: list[int] | None = None  # numbers of the CPU cores that it may use; None: all
+    cores: list[int] | None = None  # numbers of the CPU cores that it may use; None for all
 
     @property
     def is_done(self) -> bool:
-        """Whether its last file exists."""
+        """Whether the job is done."""
         return Path(self.checkout, self.done).exists()
 
     def commands(self) -> list[list[Any]]:
@@ -40,7 +40,7 @@ class Job(NamedTuple):
         return self.command if self.command and isinstance(self.command[0], list) else [self.command]
 
     def rows(self) -> list[dict[str, float]]:
-        """Reads the rows of its metrics.jsonl, or of all of them, the latest file last."""
+        """Reads the rows of its metrics.jsonl files, the latest file last."""
         workdir = Path(self.checkout, self.workdir)
         paths = [*workdir.glob("metrics.jsonl"), *workdir.glob("*/metrics.jsonl")]
         paths.sort(key=lambda path: path.stat().st_mtime)
@@ -48,21 +48,23 @@ class Job(NamedTuple):
 
 
 def read_queue(path: Path, *, repository: Path) -> list[Job]:
-    """Reads a queue file, a JSON list of jobs; `repository` is the checkout of those that name none.
+    """Reads a queue file, a JSON list of jobs; `repository` is the checkout of jobs that name none.
 
     Raises:
-      InputError: the file is missing or damaged, or a job lacks a field, has an unknown one or a bad one.
+      InputError: the file is missing or damaged, or a job lacks a field or has an unknown or a wrong one.
     """
     try:
         entries = json.loads(path.read_text())
         jobs = [Job(**{**entry, "checkout": str(repository / entry.get("checkout", ""))}) for entry in entries]
     except (OSError, ValueError, TypeError) as error:
         problem = str(error).replace("Job.__new__() ", "")
-        raise InputError(f"{path} is no list of jobs with {', '.join(Job._fields)} ({problem}): correct it.") from error
+        raise InputError(
+            f"{path} is not a JSON list of jobs with {', '.join(Job._fields)} ({problem}): correct it."
+        ) from error
     names = [job.name for job in jobs]
     for job in jobs:
         if names.count(job.name) > 1 or Path(str(job.name)).name != job.name:
-            raise InputError(f"{path}: job name {job.name!r} is used twice or is no file name: choose another.")
+            raise InputError(f"{path}: job name {job.name!r} is used twice or is not a file name: choose another.")
         if not (
             isinstance(job.command, list)
             and all(isinstance(command, list) and {*map(type, command)} == {str} for command in job.commands())
@@ -77,14 +79,17 @@ def read_queue(path: Path, *, repository: Path) -> list[Job]:
 
 
 def run_queue(path: Path, *, repository: Path, environment: Mapping[str, str]) -> None:
-    """Runs the jobs that are not done, one at a time and each at most once, and rereads the file after each.
+    """Runs the jobs that are not done, one at a time and each at most once, and reads the file again after each.
 
-    The output of a job is added to its log in logs/ beside the file; `environment` are the variables of all commands.
+    Args:
+      path: the queue file; the output of each job is appended to its log in logs/ beside it.
+      repository: see `read_queue`.
+      environment: environment variables of all commands.
 
     Raises:
       InputError: see `read_queue`; or another process runs this queue, or jobs failed.
     """
-    jobs, reasons = read_queue(path, repository=repository), dict[str, str]()  # of failure, "" for success
+    jobs, reasons = read_queue(path, repository=repository), dict[str, str]()  # why each job failed, "" if it did not
     refusal = f"{path} is being run by another process: wait for it, or see its progress with --status."
     with lock(Path(f"{path}.lock"), refusal=refusal) as note:
         while job := next((job for job in jobs if job.name not in reasons and not job.is_done), None):
@@ -95,8 +100,8 @@ def run_queue(path: Path, *, repository: Path, environment: Mapping[str, str]) -
             print(f"{time.strftime('%F %T')} {job.name} {reasons[job.name] or 'is done'}", flush=True)
             try:
                 jobs = read_queue(path, repository=repository)
-            except InputError as error:  # the file may be half edited, which must not cost a night
-                print(f"warning: {error} Continuing with the queue as it was.", flush=True)
+            except InputError as error:  # somebody may be editing the file; the other jobs must run nevertheless
+                print(f"warning: {error} The queue goes on as it was.", flush=True)
     if failed := [f"{name} {reason}" for name, reason in reasons.items() if reason]:
         raise InputError(f"{'; '.join(failed)}.")
 
@@ -114,23 +119,23 @@ def _run_job(job: Job, logs: Path, environment: Mapping[str, str], *, lock_file:
         except (OSError, subprocess.SubprocessError) as error:
             return f"could not be started ({error})"
         if code:
-            return f"failed: {command[0]} ended with {code}, see {log}"
+            return f"failed: {command[0]} ended with exit code {code}, see {log}"
     return "" if job.is_done else f"failed: it ended without {job.done}, see {log}"
 
 
 def describe_queue(path: Path, *, repository: Path) -> str:
-    """Returns a line a job (done, running or waiting, its epochs and the hours left) and a line with the totals."""
+    """Returns a line for each job (done, running or waiting; its epochs; hours left) and a line with the totals."""
     jobs, running = read_queue(path, repository=repository), _running(path)
     lines, hours = [], list[float | None]()
     for job in jobs:
         state = "done" if job.is_done else "running" if job.name == running else "waiting"
         rows = job.rows()
-        seconds = statistics.median(row["seconds"] for row in rows[-LAST_ROWS:]) if rows else None
+        seconds = statistics.median(row["seconds"] for row in rows[-RECENT_EPOCHS:]) if rows else None
         left = 0.0 if job.is_done else None if seconds is None else max(job.epochs - len(rows), 0) * seconds / 3600
         hours.append(left)
         shown = "unknown" if left is None else f"{left:.1f}"
         lines.append(f"{job.name:<28} {state:<8} {len(rows):>4} of {job.epochs} epochs, hours left: {shown}")
-    more = f", without {hours.count(None)} jobs that have no epoch yet" if None in hours else ""
+    more = f", not counting {hours.count(None)} jobs without an epoch" if None in hours else ""
     done, total = sum(job.is_done for job in jobs), sum(left or 0.0 for left in hours)
     return "\n".join([*lines, f"{done} of {len(jobs)} jobs are done; hours left: {total:.1f}{more}"])
 

@@ -1,4 +1,4 @@
-"""Ensembles: the mean of their members, on the same slices only."""
+"""Ensembles: means of the members' probabilities; all members need the same splits."""
 
 import json
 import shutil
@@ -36,7 +36,9 @@ def test_probabilities_are_the_mean_of_the_members(trained, other):
 
 def test_an_ensemble_of_one_run_scores_as_the_run(trained, tmp_path):
     alone = evaluate.evaluate(trained, split="test", output=tmp_path / "alone", examples=0)
-    twice = evaluate.evaluate_ensemble([trained, trained], split="test", output=tmp_path / "twice", examples=0)
+    twice = evaluate.evaluate([trained, trained], split="test", output=tmp_path / "twice", examples=0)
+    with pytest.raises(InputError, match="--threshold is for a single run"):
+        evaluate.evaluate([trained, trained], split="test", output=tmp_path / "none", threshold=0.4)
     assert twice["dice"] == alone["dice"]
     assert (twice["seed"], twice["members"]) == ("0, 0", ["run", "run"])
     assert json.loads((tmp_path / "twice" / "members.json").read_text()) == ["run", "run"]

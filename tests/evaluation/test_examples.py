@@ -1,4 +1,4 @@
-"""Which slices are shown: one a patient, and of equal Dice the larger tumour first."""
+"""The examples that are drawn: one slice of a family, and among equal Dice the larger tumour first."""
 
 from brainseg_jax.evaluation.examples import choose_examples
 from tests.evaluation.test_scores import score

@@ -1,4 +1,4 @@
-"""Charts of scores: they show what they are given, for any mixture of classes."""
+"""Charts of scores: each panel follows its own data, for any mixture of classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sums of scores by hand, and their file."""
+"""Scores, their summary and their file, compared with values derived by hand."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ def score(label, dice, *, patient_id="1", slice_id=1, **changes):
     return dataclasses.replace(row, **changes)
 
 
-def test_a_row_by_hand():
+def test_a_row_equals_values_derived_by_hand():
     predicted, true = np.zeros((2, 20, 20), bool)
     true[5:9, 5:9] = True  # 16 pixels
     predicted[5:9, 5:7] = True  # half of them
@@ -46,7 +46,7 @@ def test_a_row_by_hand():
     assert row.size == "over 2 %"
 
 
-def test_pooled_dice_is_that_of_all_pixels_together():
+def test_pooled_dice_is_the_dice_of_all_pixels_together():
     generator = np.random.default_rng(0)
     true, predicted = generator.random((2, 5, 20, 20)) < np.linspace(0.02, 0.5, 5)[:, None, None]
     rows = [
@@ -61,7 +61,7 @@ def test_pooled_dice_is_that_of_all_pixels_together():
     assert pooled_dice([missed, found]) == pytest.approx(2 * 20 / 110)
 
 
-def test_sums_by_hand():
+def test_the_summary_equals_values_derived_by_hand():
     rows = [
         score("glioma", 0.0, patient_id="MR000001", hd95_mm=20.0),
         score("glioma", 0.5, patient_id="MR000001B", hd95_mm=math.nan, assd_mm=math.nan, nsd_2mm=math.nan),
@@ -74,7 +74,7 @@ def test_sums_by_hand():
     assert found["dice_median"] == pytest.approx(0.7)
     assert found["dice_patient_mean"] == pytest.approx((0.0 + 0.5 + 0.95) / 3)
     assert found["iou"] == pytest.approx((0 + 1 / 3 + 1 + 0.9 / 1.1) / 4)
-    assert found["hd95_mm"] == pytest.approx(7.0)  # of the three whose spacing is known
+    assert found["hd95_mm"] == pytest.approx(7.0)  # mean of the three slices whose spacing is known
     assert found["dice_by_class"] == {
         "meningioma": pytest.approx(0.95),
         "glioma": pytest.approx(0.25),
@@ -102,10 +102,10 @@ def test_intervals_are_those_of_the_bootstrap_over_families():
     assert intervals["by_class"]["pituitary"]["dice"] is None
     low, high = intervals["dice"]
     assert low < dice.mean() < high
-    assert summarize(rows[:1])["intervals"]["dice"] is None  # one family says nothing of others
+    assert summarize(rows[:1])["intervals"]["dice"] is None  # one family is too few for an interval
 
 
-def test_rows_come_back_from_their_file(tmp_path):
+def test_rows_are_read_back_as_they_were_written(tmp_path):
     rows = [score("glioma", 1 / 3, slice_id=5), score("pituitary", 0.1, hd95_mm=math.inf)]
     write_scores(tmp_path / "rows.csv", rows)
     assert read_scores(tmp_path / "rows.csv") == rows
@@ -124,17 +124,17 @@ def test_a_new_metric_is_one_entry_and_older_files_can_still_be_read(tmp_path, m
     write_scores(tmp_path / "new.csv", [row])
     assert read_scores(tmp_path / "new.csv")[0].metrics["pixels_too_many"] == 4.0
     assert summarize([row, row])["pixels_too_many"] == 4.0
-    assert summarize([row, old])["pixels_too_many"] == 4.0  # of those of which it is known
+    assert summarize([row, old])["pixels_too_many"] == 4.0  # the mean over the slices that have it
 
 
-def test_bad_files_are_named(tmp_path):
+def test_missing_and_damaged_files_are_refused(tmp_path):
     path = tmp_path / "rows.csv"
     with pytest.raises(InputError, match=r"rows\.csv is missing: score the run with scripts/evaluate\.py first"):
         read_scores(path)
     write_scores(path, [score("glioma", 0.5)])
     text = path.read_text()
     path.write_text(text.replace("tumour_pixels", "pixels"))
-    with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': an older version wrote it"):
+    with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': score the run again"):
         read_scores(path)
     path.write_text(text.replace("0.5", "half"))
     with pytest.raises(InputError, match=r"rows\.csv is damaged"):

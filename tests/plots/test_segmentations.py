@@ -1,21 +1,17 @@
 """Figures of segmentations: colours counted by hand; PNG files are valid, small and the same every time."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from brainseg_jax.plots import overlays
-from brainseg_jax.plots.segmentations import (
-    Example,
-    _window,
-    prediction_comparison,
-    segmentation_examples,
-    slice_gallery,
-)
+from brainseg_jax.plots import overlays, segmentations
+from brainseg_jax.plots.segmentations import _window, prediction_comparison, slice_gallery
 
 SIDE = 64
 
@@ -43,9 +39,13 @@ def pixels_of(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def examples(count: int) -> list[Example]:
-    truth, predicted = rectangle(20, 20, 10, 12), rectangle(22, 21, 10, 12)
-    return [Example(head(seed=seed), truth, predicted, f"slice {seed}", 0.75) for seed in range(count)]
+def draw_one_network(path: Path, *, count: int) -> None:
+    truth, predicted = [rectangle(20, 20, 10, 12)] * count, [rectangle(22, 21, 10, 12)] * count
+    captions = [f"slice {seed}" for seed in range(count)]
+    images = [head(seed=seed) for seed in range(count)]
+    prediction_comparison(
+        images, truth, {"Net": predicted}, {"Net": [0.75] * count}, path, captions=captions, title="a"
+    )
 
 
 def test_overlay_keeps_the_pixels_outside_of_the_mask() -> None:
@@ -152,8 +152,8 @@ def draw_gallery(path: Path) -> None:
 @pytest.mark.parametrize(
     "draw",
     [
-        pytest.param(lambda path: segmentation_examples(examples(1), path, title="One"), id="one example"),
-        pytest.param(lambda path: segmentation_examples(examples(3), path, title="Three"), id="examples"),
+        pytest.param(functools.partial(draw_one_network, count=1), id="one network, one image"),
+        pytest.param(functools.partial(draw_one_network, count=3), id="one network"),
         pytest.param(draw_comparison, id="comparison"),
         pytest.param(draw_gallery, id="gallery"),
     ],
@@ -171,22 +171,34 @@ def test_figures_are_small_files_with_the_same_bytes_each_time(draw: Callable[[P
 
 def test_tall_figures_of_noisy_images_stay_small(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    mask = rectangle(10, 10, 200, 220, side=256)
-    noisy = [Example(generator.uniform(size=(256, 256)), mask, mask, f"slice {k}", 1.0) for k in range(8)]
-    segmentation_examples(noisy, tmp_path / "noisy.png", title="Noise")
-    assert (tmp_path / "noisy.png").stat().st_size < 500_000
-    assert len(pixels_of(tmp_path / "noisy.png")) > 0
+    masks, path = [rectangle(10, 10, 200, 220, side=256)] * 8, tmp_path / "noisy.png"
+    noisy = [generator.uniform(size=(256, 256)) for _ in masks]
+    prediction_comparison(noisy, masks, {"a": masks}, {"a": [1.0] * 8}, path, captions=["a"] * 8, title="Noise")
+    assert path.stat().st_size < 500_000
+    assert len(pixels_of(path)) > 0
 
 
 def test_the_colours_of_the_difference_survive_in_the_file(tmp_path: Path) -> None:
+    truth, predicted, path = rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20), tmp_path / "a.png"
     image = np.zeros((SIDE, SIDE))
-    example = Example(image, rectangle(10, 10, 20, 20), rectangle(15, 5, 20, 20), "a", 0.56)
-    segmentation_examples([example], tmp_path / "a.png", title="a")
-    pixels = pixels_of(tmp_path / "a.png").reshape(-1, 3).astype(int)
+    prediction_comparison([image], [truth], {"a": [predicted]}, {"a": [0.56]}, path, captions=["a"], title="a")
+    pixels = pixels_of(path).reshape(-1, 3).astype(int)
     for color in overlays.DIFFERENCE_COLORS.values():
         blended = np.array(color) * overlays.DIFFERENCE_ALPHA
-        # Four of 255 is what the file's 64 levels may cost.
+        # Rounding to the file's 64 levels changes a value by at most four of 255.
         assert (np.abs(pixels - blended).max(axis=1) <= 4).sum() > 100
+
+
+@pytest.mark.parametrize("networks", [1, 2, 3])
+def test_a_single_network_has_a_panel_for_its_mask(networks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(segmentations, "save_figure", lambda figure, path: figures.append(figure))
+    mask, names = rectangle(20, 20, 10, 12), [f"net {number}" for number in range(networks)]
+    masks, dice = ({name: [value] for name in names} for value in (mask, 1.0))
+    prediction_comparison([head()], [mask], masks, dice, Path("a.png"), captions=["a"], title="b")  # type: ignore[arg-type]
+    assert len(figures[0].axes) == 2 + networks + (networks == 1)
+    notes = [text.get_text() for axes in figures[0].axes for text in axes.texts]
+    assert notes == ["Dice 1.000"] * networks
 
 
 def test_the_enlarged_part_holds_all_masks() -> None:
@@ -218,7 +230,7 @@ def test_the_enlarged_part_stays_in_the_image(corner: tuple[int, int]) -> None:
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(ValueError, match="no image"):
-        segmentation_examples([], path, title="a")
+        prediction_comparison([], [], {"a": []}, {"a": []}, path, captions=[], title="a")
     with pytest.raises(ValueError, match="no image"):
         slice_gallery([], [], [], path)
     assert not path.exists()
@@ -230,7 +242,7 @@ def test_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
         prediction_comparison(
             [image], [mask], {"U-Net": [mask, mask]}, {"U-Net": [1.0]}, path, captions=["a"], title="a"
         )
-    with pytest.raises(ValueError, match="LinkNet"):
+    with pytest.raises(ValueError, match="U-Net"):
         prediction_comparison([image], [mask], {"U-Net": [mask]}, {"LinkNet": [1.0]}, path, captions=["a"], title="a")
     with pytest.raises(ValueError, match="shorter"):
         slice_gallery([image, image], [mask], ["a", "b"], path)

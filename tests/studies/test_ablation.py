@@ -20,7 +20,7 @@ def config(make_config):
     return config
 
 
-def test_variants_are_trained_scored_and_told_in_a_table(tmp_path, config, monkeypatch):
+def test_variants_are_trained_scored_and_shown_in_a_table(tmp_path, config, monkeypatch):
     ablation.ablate(config, tmp_path, CHOSEN[1:])
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert set(found["variants"]) == set(CHOSEN)

@@ -1,4 +1,4 @@
-"""Cross-validation: every slice scored once by a network that never saw its patient; leaks and mixtures are refused."""
+"""Cross-validation: each slice is scored once by a network that never saw its patient; leaks are refused."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def test_every_slice_is_scored_once_by_a_network_that_never_saw_its_family(folds
             assert by_id[score.slice_id] == score or np.isnan(score.metrics["hd95_mm"])  # NaN equals nothing
 
 
-def test_the_files_have_the_forms_of_a_single_run(folds):
+def test_the_files_have_the_keys_of_a_single_run(folds):
     summary, directory = folds
     assert json.loads((directory / "evaluation_cv.json").read_text()) == json.loads(json.dumps(summary))
     single = json.loads((directory / "fold_1" / "evaluation_test.json").read_text())
@@ -77,7 +77,7 @@ def test_the_files_have_the_forms_of_a_single_run(folds):
     assert summary["calibration"]["pixels"] == np.sum(pixels, axis=0).tolist()
 
 
-def test_it_goes_on_fold_by_fold(folds, config, monkeypatch, tmp_path):
+def test_a_second_call_trains_only_the_missing_fold(folds, config, monkeypatch, tmp_path):
     summary, directory = folds
     shutil.copytree(directory, tmp_path / "folds")
     shutil.rmtree(tmp_path / "folds" / "fold_4")
@@ -108,7 +108,7 @@ def test_a_single_runs_workdir_is_refused(folds, config):
 
 
 @pytest.mark.parametrize("protocol", ["official", "family"])
-def test_leaks_are_refused_before_anything_is_trained(metadata, config, protocol, monkeypatch):
+def test_leaks_are_refused_before_training(metadata, config, protocol, monkeypatch):
     patient = metadata.patient_ids[0]
     rows = [row for row, name in enumerate(metadata.patient_ids) if name == patient]
     folds = metadata.folds.copy()
@@ -132,7 +132,7 @@ def test_protocols_that_leak_are_refused(config, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_fold_that_is_none_of_five_is_refused(metadata):
+def test_a_fold_other_than_1_to_5_is_refused(metadata):
     config = get_config()
     config.split.protocol = "official"
     folds = np.where(np.array(metadata.patient_ids) == metadata.patient_ids[0], 6, metadata.folds)
@@ -140,7 +140,7 @@ def test_a_fold_that_is_none_of_five_is_refused(metadata):
         cross_validation.check_folds(dataclasses.replace(metadata, folds=folds), config)
 
 
-def test_results_keep_a_cross_validation_with_a_row_and_no_images(folds, tmp_path):
+def test_a_saved_cross_validation_has_a_row_and_no_images(folds, tmp_path):
     _, directory = folds
     save_run(directory, tmp_path)
     kept = {str(path.relative_to(tmp_path / "unet_cv")) for path in (tmp_path / "unet_cv").rglob("*.*")}

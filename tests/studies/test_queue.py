@@ -1,4 +1,4 @@
-"""The queue of trainings: jobs in order, once, one process at a time, and how far they are."""
+"""The queue of trainings: jobs run in order, once, by one process at a time; the status says how far they are."""
 
 import json
 import os
@@ -75,14 +75,14 @@ def test_a_job_runs_all_its_commands_in_its_checkout_on_its_cores(folder):
     assert describe_queue(folder / "queue.json", repository=folder).startswith("a  ")
 
 
-def test_what_fails_is_named_and_tried_again_by_the_next_call_only(folder):
+def test_a_failed_job_is_named_and_only_tried_again_by_the_next_call(folder):
     broken = job("broken", command=["-c", "print('so far'); raise SystemExit(3)"])
     nowhere, silent = job("nowhere", python="/nowhere/python"), job("silent", command=["-c", ""])
     queue_of(folder, broken, nowhere, silent, job("last"))
     for _ in range(2):
         with pytest.raises(InputError) as error:
             run(folder)
-        assert "broken failed: -c ended with 3, see" in str(error.value)
+        assert "broken failed: -c ended with exit code 3, see" in str(error.value)
         assert "nowhere could not be started" in str(error.value)
         assert "silent failed: it ended without silent/done" in str(error.value)
         assert "last" not in str(error.value)
@@ -90,7 +90,7 @@ def test_what_fails_is_named_and_tried_again_by_the_next_call_only(folder):
     assert (folder / "logs" / "broken.log").read_text() == "so far\n" * 2
 
 
-def test_jobs_that_are_added_or_reordered_meanwhile_count(folder, capsys):
+def test_jobs_that_are_added_or_reordered_meanwhile_are_run(folder, capsys):
     changed = json.dumps([job("late"), job("first"), job("second")])
     (folder / "changed.json").write_text(changed)
     first = ["-c", "import os; os.replace('changed.json', 'queue.json'); os.mkdir('first'); open('first/done', 'w')"]
@@ -104,7 +104,7 @@ def test_jobs_that_are_added_or_reordered_meanwhile_count(folder, capsys):
     assert "warning: " in capsys.readouterr().out
 
 
-def test_status_tells_epochs_and_hours_by_hand(folder):
+def test_the_status_counts_epochs_and_hours_as_derived_by_hand(folder):
     path = queue_of(folder, job("a", epochs=4), job("b", epochs=10), job("c", epochs=7), job("folds", epochs=10))
     (folder / "a").mkdir()
     (folder / "a" / "done").write_text("")
@@ -119,11 +119,11 @@ def test_status_tells_epochs_and_hours_by_hand(folder):
         "b waiting 6 of 10 epochs, hours left: 0.8",  # 4 × 720 s
         "c waiting 0 of 7 epochs, hours left: unknown",
         "folds waiting 6 of 10 epochs, hours left: 2.0",  # 4 × 1,800 s
-        "1 of 4 jobs are done; hours left: 2.8, without 1 jobs that have no epoch yet",
+        "1 of 4 jobs are done; hours left: 2.8, not counting 1 jobs without an epoch",
     ]
 
 
-def test_one_process_at_a_time_and_what_runs_is_told(folder):
+def test_a_second_process_is_refused_and_the_status_names_the_running_job(folder):
     looks = "import os, pathlib, time; pathlib.Path('began').touch()\nwhile not os.path.exists('go'): time.sleep(0.02)"
     path = queue_of(folder, job("slow", command=[["-c", looks], ["trains.py", "slow", "4"]]), job("last"))
     thread = threading.Thread(target=run, args=[folder])
@@ -151,7 +151,7 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_ends_the_job_too_and_the_next_call_goes_on(folder):
+def test_an_interrupt_ends_the_job_too_and_the_next_call_resumes(folder):
     interrupts = "import os, pathlib, signal, time; pathlib.Path('pid').write_text(str(os.getpid())); " + (
         "os.path.exists('again') or (os.kill(os.getppid(), signal.SIGINT), time.sleep(60))"
     )
@@ -169,14 +169,14 @@ def test_an_interrupt_ends_the_job_too_and_the_next_call_goes_on(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no list of jobs .*No such file"),
-        ("[", "no list of jobs"),
+        (None, "not a JSON list of jobs .*No such file"),
+        ("[", "not a JSON list of jobs"),
         ("{}", None),
-        ('["a"]', "no list of jobs"),
+        ('["a"]', "not a JSON list of jobs"),
         (json.dumps([job("a", magic=1)]), "unexpected keyword argument 'magic'"),
         (json.dumps([{"name": "a"}]), "missing 4 required .*'command'"),
         (json.dumps([job("a"), job("a")]), "job name 'a' is used twice"),
-        (json.dumps([job("a/b")]), "job name 'a/b' is .* no file name"),
+        (json.dumps([job("a/b")]), "job name 'a/b' is .* not a file name"),
         (json.dumps([job("a", command="trains.py")]), "job a: command is a list"),
         (json.dumps([job("a", command=[])]), "job a: command is a list"),
         (json.dumps([job("a", command=["trains.py", 3])]), "job a: command is a list"),

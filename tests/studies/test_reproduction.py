@@ -1,4 +1,4 @@
-"""Reproduction: jobs stop in time and are resumed, parts outlive a machine, and only complete results are merged."""
+"""Reproduction: jobs stop in time and are resumed, also on another machine; only complete results are merged."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
 from brainseg_jax.studies.processes import lock
 from brainseg_jax.studies.reproduction.jobs import STAGES, Job, list_jobs
-from brainseg_jax.studies.reproduction.results import describe_speed, merge, restore_job, save_job, summary_table
+from brainseg_jax.studies.reproduction.results import copy_parts, describe_speed, merge, save_job, summary_table
 from brainseg_jax.studies.reproduction.runner import Runner
 from brainseg_jax.studies.results.save import RUN_FILES
 from brainseg_jax.studies.results.tables import devices_table, reproduced_table
@@ -63,7 +63,7 @@ def test_a_job_is_run_once_unless_its_result_is_gone(make_runner):
     assert path.read_text() == "x"
 
 
-def test_the_minutes_are_kept_and_what_was_left_is_named(make_runner):
+def test_the_time_limit_is_kept_and_the_jobs_that_it_cut_off_are_named(make_runner):
     runner = make_runner(seconds=3)
     long, later = make_job(runner, "long", 60), make_job(runner, "later", 0, stage="1", min_seconds=2.6)
     started = time.time()
@@ -73,7 +73,7 @@ def test_the_minutes_are_kept_and_what_was_left_is_named(make_runner):
     assert "needs 3 s at least" in runner.progress["later"]["reason"]
 
 
-def test_a_stage_over_its_minutes_waits_for_the_others(make_runner):
+def test_a_stage_that_exceeds_its_minutes_waits_for_the_others(make_runner):
     runner = make_runner(seconds=30)
     slow, quick = make_job(runner, "slow", 2), make_job(runner, "quick", 0, stage="1")
     assert run(runner, slow, quick, minutes={"0": 0.01, "1": 1}) == {"slow": "done", "quick": "done"}
@@ -81,7 +81,7 @@ def test_a_stage_over_its_minutes_waits_for_the_others(make_runner):
     assert written[0] < written[1]
 
 
-def test_what_fails_or_cannot_run_is_named_and_the_rest_goes_on(make_runner):
+def test_jobs_that_fail_or_cannot_run_are_named_and_the_others_run(make_runner):
     runner = make_runner()
     broken = Job("0", "broken", "done.txt", (("nowhere.py",),))
     on_gpu, ensemble = (
@@ -102,7 +102,7 @@ def test_what_fails_or_cannot_run_is_named_and_the_rest_goes_on(make_runner):
     assert "| 0 | on_gpu | skipped: no GPU here | – | – | 0.0 |" in table
 
 
-def test_a_second_process_is_kept_off(make_runner, run_script, tmp_path):
+def test_a_second_process_is_refused(make_runner, run_script, tmp_path):
     make_runner()
     with lock(tmp_path / "out" / "state" / "lock", refusal=""):
         refused = run_script("reproduce", "--tiny", f"--out={tmp_path / 'out'}")
@@ -110,7 +110,7 @@ def test_a_second_process_is_kept_off(make_runner, run_script, tmp_path):
     assert "out is in use by another process: wait for it, or name another --out" in refused.stderr
 
 
-def test_parts_outlive_the_machine(tmp_path):
+def test_finished_folds_are_resumed_on_another_machine(tmp_path):
     """A fold whose results are saved is copied back to an empty workdir, and only a complete one is saved."""
     job = Job("folds", "cv", "evaluation_cv.json", ())
     for fold in (1, 2):
@@ -120,7 +120,7 @@ def test_parts_outlive_the_machine(tmp_path):
             path.write_text(name)
     save_job(job, tmp_path / "cv", tmp_path / "results")
     assert [path.name for path in (tmp_path / "results" / "cv").iterdir()] == ["fold_1"]
-    restore_job(job, tmp_path / "elsewhere" / "cv", tmp_path / "results")
+    copy_parts(job, tmp_path / "results" / "cv", tmp_path / "elsewhere" / "cv", overwrite=False)
     restored = tmp_path / "elsewhere" / "cv" / "fold_1"
     assert {path.name: path.read_text() for path in restored.iterdir()} == {name: name for name in RUN_FILES}
 

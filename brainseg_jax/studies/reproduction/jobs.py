@@ -1,14 +1,14 @@
-"""The jobs of a reproduction, in order of value."""
+"""Lists the jobs of a reproduction, the most valuable first."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from brainseg_jax.published import PUBLISHED_DICE, PUBLISHED_SIZE
 from brainseg_jax.studies import ablation
 
-# Minutes of each stage in a call before the later stages get their turn.
+# The minutes that each stage has in a call before the next stage gets its turn.
 STAGES = {"correctness": 6.0, "published": 30.0, "benchmark": 6.0, "strong": 60.0, "folds": 60.0, "recipe": 60.0}
 VARIANTS = {
     "ablation": tuple(name for name in ablation.VARIANTS if name not in (*ablation.SWEEPS, "recipe")),
@@ -19,42 +19,28 @@ VARIANTS = {
 TINY_VARIANTS = {"ablation": ("without_mirror",), "filters_unet": ("filters_8",), "l2_linknet": ("l2_1e-4",)}
 
 
-@dataclass(frozen=True)
-class Job:
-    """Commands that compute one result.
+class Job(NamedTuple):
+    """Commands that compute one result."""
 
-    Attributes:
-      stage: one of `STAGES`.
-      name: of the result's folder.
-      result: file in that folder that says that the result is complete.
-      commands: scripts of the repository with their flags, run one after the other.
-      min_seconds: with less time left it is not started.
-      needs: "gpu" or "torch" if it cannot run without.
-      members: jobs whose checkpoints it reads.
-      restarts: whether it starts anew after a stop instead of resuming.
-      environment: additional environment variables.
-      published: the Dice that others report for it.
-    """
-
-    stage: str
-    name: str
-    result: str
-    commands: tuple[tuple[str, ...], ...]
-    min_seconds: float = 0.0
-    needs: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
-    restarts: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
-    published: float | None = None
+    stage: str  # one of `STAGES`
+    name: str  # of the result's folder
+    result: str  # file in that folder; the result is complete when it exists
+    commands: tuple[tuple[str, ...], ...]  # scripts of the repository with their flags, run in order
+    min_seconds: float = 0.0  # with less time left it is not started
+    needs: tuple[str, ...] = ()  # "gpu", "torch": what it cannot run without
+    members: tuple[str, ...] = ()  # jobs whose checkpoints it reads
+    restarts: bool = False  # whether it starts from the beginning after a stop instead of resuming
+    environment: Mapping[str, str] = MappingProxyType({})  # environment variables in addition to those of all jobs
+    published: float | None = None  # the published Dice
 
 
 def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> Iterator[Job]:
     """Yields all jobs.
 
     Args:
-      tiny: whether everything is in miniature.
+      tiny: whether all are miniatures.
       dataset: "figshare" or "phantom".
-      data_dir: the prepared dataset.
+      data_dir: folder of the prepared dataset.
       directory: holds state/ (workdirs) and results/.
     """
     state, results = directory / "state", directory / "results"
@@ -79,9 +65,6 @@ def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> I
         evaluate = ("scripts/evaluate.py", f"--workdir={state / name}", "--examples=0")
         return job(stage, name, "evaluation_test.json", command("train", name, config, settings), evaluate, **options)
 
-    def cross_validate(stage: str, name: str, config: str, settings: Mapping[str, Any]) -> Job:
-        return job(stage, name, "evaluation_cv.json", command("cross_validate", name, config, settings))
-
     checks = ("scripts/check_device.py", f"--output={results / 'checks'}", *tiny_flag)
     yield job("correctness", "checks", "checks.json", checks, needs=())
     for seed in seeds:
@@ -94,26 +77,26 @@ def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> I
     minutes = 0.4 if tiny else 4.0
     benchmark = ("scripts/benchmark.py", f"--output={results / 'benchmark'}", f"--minutes={minutes}", *tiny_flag)
     yield job("benchmark", "benchmark", "benchmark.json", benchmark, min_seconds=minutes * 60, needs=("torch",))
-    for side in (64,) if tiny else (256, 512):
+    strong_sides, protocols = (64,) if tiny else (256, 512), ("family", "official")
+    for stage, suffix, settings in (
+        *(("strong", f"_strong_{side}_family", {"data.image_size": side, **bfloat16}) for side in strong_sides),
+        *(("folds", f"_{size}_{name}", {"data.image_size": size, "split.protocol": name}) for name in protocols),
+    ):
         for network in networks:
-            settings = {"data.image_size": side, **bfloat16}
-            yield cross_validate("strong", f"{network}_strong_{side}_family_cv", f"{network}_strong", settings)
-    for protocol in ("family", "official"):
-        for network in networks:
-            settings = {"data.image_size": size, "split.protocol": protocol}
-            yield cross_validate("folds", f"{network}_{size}_{protocol}_cv", network, settings)
+            config = f"{network}_strong" if stage == "strong" else network
+            flags = command("cross_validate", f"{network}{suffix}_cv", config, settings)
+            yield job(stage, f"{network}{suffix}_cv", "evaluation_cv.json", flags)
     strong: dict[str, Any] = {"data.image_size": sweep_size, **bfloat16}
     first = f"time_to_dice_unet_{sweep_size}"
     # An empty compilation cache of its own, as in a first run.
     cold = {"JAX_COMPILATION_CACHE_DIR": str(state / first / "compiled")}
     yield train("recipe", first, "unet_strong", strong, restarts=True, environment=cold)
-    others = {f"unet_strong_{sweep_size}_family_seed{seed}": seed for seed in seeds[1:]}
-    for name, seed in others.items():
+    members = [first, *(f"unet_strong_{sweep_size}_family_seed{seed}" for seed in seeds[1:])]
+    for name, seed in zip(members[1:], seeds[1:], strict=True):
         yield train("recipe", name, "unet_strong", {**strong, "seed": seed})
-    ensemble, members = f"unet_strong_{sweep_size}_family_ensemble", (first, *others)
-    workdirs = ",".join(str(state / name) for name in members)
+    ensemble, workdirs = f"unet_strong_{sweep_size}_family_ensemble", ",".join(str(state / name) for name in members)
     evaluate = ("scripts/evaluate.py", f"--workdir={workdirs}", f"--output={state / ensemble}", "--examples=0")
-    yield job("recipe", ensemble, "evaluation_test.json", evaluate, members=members)
+    yield job("recipe", ensemble, "evaluation_test.json", evaluate, members=tuple(members))
     for name, variants in (TINY_VARIANTS if tiny else VARIANTS).items():
         config, settings = "unet_strong", strong
         if name != "ablation":  # a sweep of a published recipe

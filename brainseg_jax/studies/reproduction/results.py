@@ -1,6 +1,5 @@
-"""Saves the results of jobs as small files, from which another machine resumes, and describes and merges them."""
+"""Saves the results of jobs as small files, from which another machine can resume, and sums them up."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,32 +9,30 @@ from brainseg_jax.studies.reproduction.jobs import Job
 from brainseg_jax.studies.results.save import RUN_FILES, copy_files, device_folder, save_run
 from brainseg_jax.utils import markdown
 from brainseg_jax.utils.files import read_json
+from brainseg_jax.workdir.files import read_metrics
 
 ABLATION_FILES = ("README.md", "ablation.json")
 VARIANT_FILES = tuple(name.replace("_test", "_validation") for name in RUN_FILES)
-# Files of the parts of a result (folds, variants) by its name and by the pattern of a part's last file.
+# A job with this result consists of runs in folders of their own (folds, variants). The files of such a folder, by the
+# pattern of the last one, which says that all are there.
 PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "evaluation_cv.json": {f"*/{RUN_FILES[-1]}": RUN_FILES},
     "ablation.json": {f"*/{VARIANT_FILES[-1]}": VARIANT_FILES, ABLATION_FILES[-1]: ABLATION_FILES},
 }
 TARGET_DICE = 0.70  # of validation; the summary says how long a run takes to reach it
-MERGEABLE = "full, figshare"  # miniatures and phantom slices are no results
+MERGEABLE = "full, figshare"  # miniatures and runs on phantoms are no results
 
 
 def save_job(job: Job, workdir: Path, results: Path) -> None:
-    """Copies the result of a job, and its finished parts, from its workdir to the folder of all results."""
-    _copy_parts(job, workdir, results / job.name, overwrite=True)
-    # An ablation is all parts; checks and benchmark write to the results themselves.
-    if job.result in ("evaluation_test.json", "evaluation_cv.json") and (workdir / job.result).exists():
+    """Copies the result of a job, and its finished folds or variants, from its workdir to the folder of all results."""
+    copy_parts(job, workdir, results / job.name, overwrite=True)
+    # An ablation is saved by its parts; checks and benchmark write to the results themselves.
+    if job.result.startswith("evaluation_") and (workdir / job.result).exists():
         save_run(workdir, results)
 
 
-def restore_job(job: Job, workdir: Path, results: Path) -> None:
-    """Copies saved parts back to a workdir that lacks them, as that of another machine does."""
-    _copy_parts(job, results / job.name, workdir, overwrite=False)
-
-
-def _copy_parts(job: Job, source: Path, target: Path, *, overwrite: bool) -> None:
+def copy_parts(job: Job, source: Path, target: Path, *, overwrite: bool) -> None:
+    """Copies the finished folds or variants of a job; without `overwrite`, only those that `target` lacks."""
     for pattern, names in PARTS.get(job.result, {}).items():
         for path in sorted(source.glob(pattern)):
             folder = target / path.parent.relative_to(source)
@@ -47,7 +44,7 @@ def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]]
     """Returns a Markdown table with a row a job: its state, result, the published Dice, and minutes over all calls.
 
     Args:
-      jobs: all of them.
+      jobs: the jobs.
       progress: see `runner.Runner`.
       results: folder of all results.
     """
@@ -56,12 +53,12 @@ def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]]
         entry = progress.get(job.name, {"outcome": "not yet", "seconds": 0.0, "reason": ""})
         state = entry["outcome"] + (f": {entry['reason']}" if entry["reason"] else "")
         published = f"{job.published:.3f}" if job.published else "–"
-        result = describe_result(job.result, results / job.name)
+        result = _describe_result(job.result, results / job.name)
         rows.append((job.stage, job.name, state, result, published, f"{entry['seconds'] / 60:.1f}"))
     return markdown.table(("Stage", "Job", "State", "Result", "Published", "Minutes"), rows)
 
 
-def describe_result(result: str, folder: Path) -> str:
+def _describe_result(result: str, folder: Path) -> str:
     """Returns one line about a job's folder of results; `result` is the file that completes it."""
     if not (folder / result).exists():
         dice = [f"{read_json(path)['dice']:.3f}" for path in sorted(folder.glob("fold_*/evaluation_test.json"))]
@@ -76,17 +73,15 @@ def describe_result(result: str, folder: Path) -> str:
     if result == "ablation.json":
         variants = content["variants"].items()
         return "validation Dice: " + ", ".join(f"{name} {row['dice']:.3f}" for name, row in variants)
-    interval = content["intervals"]["dice"]
-    line = f"Dice **{content['dice']:.3f}**" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
-    line += f", {content['slices']} slices"
-    metrics = folder / "metrics.jsonl"  # which folds and ensembles lack
-    if metrics.exists():
-        line += f"; {describe_speed([json.loads(row) for row in metrics.read_text().splitlines()])}"
-    return line
+    ends = content["intervals"]["dice"]
+    interval = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+    rows = read_metrics(folder, epochs=content["epochs"])  # none for folds and ensembles
+    speed = f"; {describe_speed(rows)}" if rows else ""
+    return f"Dice **{content['dice']:.3f}**{interval}, {content['slices']} slices{speed}"
 
 
 def describe_speed(rows: Sequence[Mapping[str, float]]) -> str:
-    """Describes how long a run took to a validation Dice of `TARGET_DICE`, from the rows of its metrics.jsonl."""
+    """Returns how long a run took to a validation Dice of `TARGET_DICE`, by the rows of its metrics.jsonl."""
     seconds = 0.0
     for row in rows:
         if row["seconds_since_start"] < seconds:
@@ -116,7 +111,9 @@ def merge(reproduction: Path, target: Path) -> list[str]:
     if not plan.exists():
         raise InputError(f"{plan} is missing: name the --out of scripts/reproduce.py.")
     if plan.read_text().strip() != MERGEABLE:
-        raise InputError(f"{plan} says {plan.read_text().strip()}: only full runs on the real slices are results.")
+        raise InputError(
+            f"{plan} says {plan.read_text().strip()}: only full runs on real slices are results; name another."
+        )
     names = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         output = target / folder.name

@@ -1,6 +1,5 @@
 """Runs jobs within a time limit and resumes where an earlier call stopped or was killed."""
 
-import json
 import math
 import os
 import shutil
@@ -12,15 +11,15 @@ from typing import Any
 
 from brainseg_jax.studies.processes import GRACE_SECONDS, run_command
 from brainseg_jax.studies.reproduction.jobs import Job
-from brainseg_jax.studies.reproduction.results import restore_job, save_job
-from brainseg_jax.utils.files import write_json
+from brainseg_jax.studies.reproduction.results import copy_parts, save_job
+from brainseg_jax.utils.files import read_json, write_json
 
 
 class Runner:
     """Runs jobs.
 
     Attributes:
-      progress: the content of results/progress.json: by job `outcome` ("done", "stopped", "failed" or "skipped"),
+      progress: the content of results/progress.json, for each job `outcome` ("done", "stopped", "failed" or "skipped"),
         `seconds` over all calls and `reason`.
     """
 
@@ -32,24 +31,24 @@ class Runner:
         Args:
           directory: holds state/ and results/.
           repository: the checkout whose scripts are run.
-          started: when the time began to run, as `time.time`.
+          started: start of the time limit, as `time.time`.
           seconds: time limit; infinite for none.
-          environment: additional variables of all commands.
+          environment: additional environment variables of all commands.
         """
         self.results, self.state = directory / "results", directory / "state"
         self._repository, self._environment = repository, environment
         self._grace = min(GRACE_SECONDS, 0.05 * seconds)
         self._deadline = started + seconds - self._grace
         self._path = self.results / "progress.json"
-        self.progress: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self.progress: dict[str, dict[str, Any]] = read_json(self._path) if self._path.exists() else {}
 
     def run(self, jobs: Sequence[Job], *, minutes: Mapping[str, float], missing: Mapping[str, str]) -> Iterator[str]:
-        """Runs the jobs that are not done: each stage for its minutes, then all that is left for the rest of the time.
+        """Runs the jobs that are not done: each stage for its minutes, then all that are left for the rest of the time.
 
         Args:
           jobs: in order of value.
           minutes: of each stage.
-          missing: by "gpu" or "torch", if the machine lacks it, the message that says so.
+          missing: for "gpu" and "torch", if the machine lacks it, a message that says so.
 
         Yields:
           Each stage in which a job ran.
@@ -91,7 +90,7 @@ class Runner:
         workdir, started = self.state / job.name, time.time()
         if job.restarts:
             shutil.rmtree(workdir, ignore_errors=True)
-        restore_job(job, workdir, self.results)
+        copy_parts(job, self.results / job.name, workdir, overwrite=False)  # of another machine
         print(f"{job.stage}: {job.name} …", flush=True)
         outcome, reason = "done", ""
         for command in job.commands:
@@ -107,10 +106,9 @@ class Runner:
     def run_script(
         self, command: Sequence[str], name: str, *, end: float = math.inf, environment: Mapping[str, str] | None = None
     ) -> tuple[str, str]:
-        """Runs a script of the repository until it ends or until `end`, as `time.time`; `name` is that of its log.
+        """Runs a script until it ends or until `end` (as `time.time`) and returns outcome and reason (see `progress`).
 
-        Returns:
-          The outcome ("done", "stopped" or "failed") and the reason.
+        Its output is appended to state/logs/<name>.log.
         """
         log = self.state / "logs" / f"{name}.log"
         code = run_command(

@@ -1,1 +1,1 @@
-"""The results that the repository keeps: a folder a run, without images of patients, and the tables of them all."""
+"""The results in docs/results: a folder for each run, without images of patients, and the tables of all."""

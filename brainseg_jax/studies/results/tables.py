@@ -1,26 +1,23 @@
-"""Makes the Markdown tables of all results."""
+"""Makes the Markdown tables of all results and writes them into the pages of the repository."""
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainseg_jax import published
 from brainseg_jax.data.dataset_info import LABELS
+from brainseg_jax.data.splits import PROTOCOLS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
 from brainseg_jax.evaluation.summary import pooled_dice
 from brainseg_jax.models import MODELS
-from brainseg_jax.published import (
-    PEER_DICE,
-    PEER_DICE_BY_CLASS,
-    PEER_FAMILIES,
-    PEER_NAME,
-    PUBLISHED_DICE,
-    PUBLISHED_SIZE,
-)
+from brainseg_jax.studies.results.save import is_published_recipe
 from brainseg_jax.utils import markdown
+from brainseg_jax.utils.files import read_json
+from brainseg_jax.workdir.files import read_config
 
 CLASS_TITLES = tuple(name.capitalize() for name in LABELS)
 RESULTS_HEADER = (
@@ -32,32 +29,47 @@ RESULTS_HEADER = (
 def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
     """Reads evaluation_test.json or evaluation_cv.json of each run in `results`, by the run's name.
 
-    Raises:
-      InputError: an older version wrote one.
+    Sorted by protocol, network, recipe (published before others), image size and name.
     """
-    paths = [*results.glob("*/evaluation_test.json"), *results.glob("*/evaluation_cv.json")]
-    evaluations = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
-    for name, evaluation in evaluations.items():
-        if "intervals" not in evaluation:
-            raise InputError(
-                f"{results / name} was scored by an older version: score the run again with scripts/evaluate.py and "
-                "save it again, or remove the folder."
-            )
-    return evaluations
+    paths = sorted([*results.glob("*/evaluation_test.json"), *results.glob("*/evaluation_cv.json")])
+
+    def place(path: Path) -> tuple[Any, ...]:
+        config = read_config(path.parent)
+        protocol, network = PROTOCOLS.index(config.split.protocol), [*MODELS].index(config.model.name)
+        return protocol, network, not is_published_recipe(config), config.data.image_size
+
+    return {path.parent.name: read_json(path) for path in sorted(paths, key=place)}
+
+
+def write_tables(results: Path, page: Path) -> None:
+    """Writes the tables of all results into README.md of `results` and into `page`, between their markers.
+
+    Raises:
+      InputError: a page lacks the markers of a table.
+    """
+    evaluations, link = read_evaluations(results), f"{os.path.relpath(results, page.parent)}/"
+    for path, name, table in (
+        (results / "README.md", "results", f"{results_table(evaluations, link='')}\n\n{provenance_table(evaluations)}"),
+        (results / "README.md", "peers", peers_table(results)),
+        (page, "results", results_table(evaluations, link=link)),
+        (page, "reproduced", reproduced_table(evaluations)),
+        (page, "devices", devices_table(results)),
+    ):
+        start, end = f"<!-- {name}: scripts/save_results.py -->", f"<!-- end of {name} -->"
+        text = path.read_text()
+        if start not in text or end not in text:
+            raise InputError(f"{path} has no lines '{start}' and '{end}': put them where the table shall stand.")
+        before, after = text.split(start)[0], text.split(end)[1]
+        path.write_text(f"{before}{start}\n\n{table}\n\n{end}{after}")
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) -> str:
-    """Returns a table with a row a run.
-
-    Args:
-      evaluations: see `read_evaluations`.
-      link: relative path from the table's page to the folder of all results.
-    """
+    """Returns a table with a row a run; `link` is the path from the table's page to the folder of all results."""
     rows = []
     for name, run in evaluations.items():
         fold = f", fold {run['fold']}" if run["fold"] else ", five folds" if run["split"] == "cv" else ""
-        interval = run["intervals"]["dice"]
-        spread = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–"
+        ends = run["intervals"]["dice"]
+        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–"
         rows.append(
             (
                 f"[{name}]({link}{name})",
@@ -66,7 +78,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
                 f"{run['image_size']}×{run['image_size']}",
                 str(run["seed"]),
                 f"{run['slices']} ({run['families']})",
-                f"**{run['dice']:.3f}** ({spread})",
+                f"**{run['dice']:.3f}** ({interval})",
                 f"{run['dice_median']:.3f}",
                 *(_number(dice, 3) for dice in run["dice_by_class"].values()),
                 f"{run['share_missed']:.1%}",
@@ -78,7 +90,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
 
 
 def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a table with a row a run: the commit that trained it, with which jax on what, and the command."""
+    """Returns a table with a row a run: commit, version of jax, machine and command of its training."""
     rows = []
     for name, evaluation in evaluations.items():
         trained = evaluation["trained_with"]
@@ -89,43 +101,36 @@ def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a table with a row a network: the published Dice and that of our runs of the published recipe by seed.
-
-    Args:
-      evaluations: see `read_evaluations`; those of 512×512 under the protocol "slice" count.
-    """
+    """Returns a table with a row a network: the published Dice and ours by seed, at 512×512, protocol "slice"."""
     rows = []
-    for network, published in PUBLISHED_DICE.items():
+    for network, reported in published.PUBLISHED_DICE.items():
         runs = sorted(
             (run["seed"], run["dice"])
             for run in evaluations.values()
             if "members" not in run
-            and (run["network"], run["protocol"], run["image_size"]) == (network, "slice", PUBLISHED_SIZE)
+            and (run["network"], run["protocol"], run["image_size"]) == (network, "slice", published.PUBLISHED_SIZE)
         )
         dice = [value for _, value in runs]
         spread = f" ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else ""
         ours = f"**{np.mean(dice):.3f}**{spread}" if dice else "not measured yet"
         by_seed = ", ".join(f"{seed}: {value:.3f}" for seed, value in runs) or "–"
-        rows.append((MODELS[network].title, f"{published:.3f}", ours, by_seed))
+        rows.append((MODELS[network].title, f"{reported:.3f}", ours, by_seed))
     return markdown.table(("Network", "Published Dice", "Ours, mean ± standard deviation of seeds", "By seed"), rows)
 
 
 def peers_table(results: Path) -> str:
     """Returns a table of the best published result on new patients and of our cross-validations by families.
 
-    Each of ours has two rows: the available slices of the peer's test families, all predicted by networks that never
-    saw their family, and all slices. Dice is the mean over slices except in the last column (see `pooled_dice`).
-
-    Args:
-      results: folder of all results, of which */per_slice_cv.csv under the protocol "family" are shown.
+    Each of ours has two rows: the slices at hand of the families that the published result was tested on, and all
+    slices. Dice is the mean over slices, in the last column that of all pixels (see `pooled_dice`).
     """
     header = ("Run", "Slices (families)", "Dice", *CLASS_TITLES, "Missed", "Pooled Dice")
-    by_class = [f"{PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
-    rows = [(PEER_NAME, "436 (29)", f"**{PEER_DICE:.3f}**", *by_class, "–", "–")]
+    by_class = [f"{published.PEER_DICE_BY_CLASS[label]:.3f}" for label in LABELS]
+    rows = [(published.PEER_NAME, "436 (29)", f"**{published.PEER_DICE:.3f}**", *by_class, "–", "–")]
     for name, evaluation in read_evaluations(results).items():
         if (evaluation["split"], evaluation["protocol"]) == ("cv", "family"):
             scores = read_scores(results / name / "per_slice_cv.csv")
-            if shared := [score for score in scores if score.family in PEER_FAMILIES]:
+            if shared := [score for score in scores if score.family in published.PEER_FAMILIES]:
                 rows.append(_peer_row(f"[{name}]({name}), of these the {len(shared):,} at hand", shared))
             rows.append(_peer_row(f"[{name}]({name}), all slices", scores))
     return markdown.table(header, rows)
@@ -140,24 +145,17 @@ def _peer_row(name: str, scores: Sequence[SliceScore]) -> tuple[str, ...]:
 
 
 def devices_table(results: Path) -> str:
-    """Returns a table with a row a device: the results of scripts/check_device.py and scripts/benchmark.py there.
-
-    Args:
-      results: folder of all results, with `checks_<device>` and `benchmark_<device>`.
-    """
-    tasks = [(network, mode) for network in PUBLISHED_DICE for mode in ("train", "inference")]
-    checks, benchmarks = (
-        {
-            content["device"]: content
-            for content in (json.loads(path.read_text()) for path in sorted(results.glob(name)))
-        }
-        for name in ("checks_*/checks.json", "benchmark_*/benchmark.json")
-    )
+    """Returns a table with a row a device: the results of scripts/check_device.py and scripts/benchmark.py there."""
+    tasks = [(network, mode) for network in published.PUBLISHED_DICE for mode in ("train", "inference")]
+    devices: dict[str, dict[str, Any]] = {}
+    for path in (*results.glob("checks_*/checks.json"), *results.glob("benchmark_*/benchmark.json")):
+        content = read_json(path)
+        measured = {key: content[key] for key in ("checks", "rows") if key in content}
+        devices.setdefault(content["device"], {"checks": [], "rows": []}).update(measured)
     rows = []
-    for device in sorted(checks.keys() | benchmarks.keys()):
-        passed = [check["passed"] for check in checks.get(device, {"checks": []})["checks"]]
-        measured = benchmarks.get(device, {"rows": []})["rows"]
-        ratios = {(row["model"], row["mode"]): row["ratio"] for row in measured if row["batch"] == "recipe"}
+    for device, content in sorted(devices.items()):
+        passed = [check["passed"] for check in content["checks"]]
+        ratios = {(row["model"], row["mode"]): row["ratio"] for row in content["rows"] if row["batch"] == "recipe"}
         share = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
         rows.append((device, share, *(_number(ratios.get(task), 2) for task in tasks)))
     titles = (f"{MODELS[network].title} {mode}" for network, mode in tasks)
