@@ -1,4 +1,4 @@
-"""Scores a trained network: `python scripts/evaluate.py --workdir=runs/unet --split=test`."""
+"""Scores trained networks: `python scripts/evaluate.py --workdir=runs/unet --split=test`."""
 
 from pathlib import Path
 
@@ -8,11 +8,17 @@ from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
 WORKDIR = flags.DEFINE_list(
-    "workdir", None, "Folder of the run; several, separated by commas, are scored as an ensemble.", required=True
+    "workdir",
+    None,
+    "Folder of the run, or weights as predict.py takes them; several, separated by commas, are scored as an ensemble.",
+    required=True,
 )
+flags.DEFINE_alias("weights", "workdir")
 SPLIT = flags.DEFINE_string("split", "test", "train, validation, test or all.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Another prepared dataset to score, with --split=all.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; the workdir if not given.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "The prepared dataset, if it is not where the run had it, or another one, with --split=all."
+)
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; if not given, the run's.")
 EXAMPLES = flags.DEFINE_integer(
     "examples", 4, "Slices in each figure of examples; 0 for no such figures.", lower_bound=0
 )
@@ -23,10 +29,11 @@ def main() -> None:
     """Evaluates and prints the scores."""
     from brainseg_jax.evaluation.evaluate import evaluate
     from brainseg_jax.evaluation.summary import describe
+    from brainseg_jax.workdir.weights import FILE, find_weights
 
-    runs = [Path(name) for name in WORKDIR.value]
-    if len(runs) > 1 and not OUTPUT.value:
-        raise InputError("--output is missing: name a folder for the results of the ensemble of several --workdir.")
+    if not OUTPUT.value and (len(WORKDIR.value) > 1 or (find_weights(WORKDIR.value[0]) / FILE).exists()):
+        raise InputError("--output is missing: name a folder for the scores of an ensemble or of weights.")
+    runs = [find_weights(name) for name in WORKDIR.value]
     output, split = Path(OUTPUT.value or runs[0]), SPLIT.value
     options = {"data_dir": DATA_DIR.value, "examples": EXAMPLES.value, **POSTPROCESSING()}
     summary = evaluate(runs, split=split, output=output, **options)

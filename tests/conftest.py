@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -15,13 +14,11 @@ from brainseg_jax.data.figshare_brain_tumor import archives, prepare
 from brainseg_jax.data.phantom import generate
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils import xla_setup
+from tests import quick_compilation
 
-# Before JAX starts: as little of XLA's and LLVM's work as can be, since compiling is most of what the tests do (a step
-# of training compiles five times as fast and runs three times as long). The quickstart in .ci/run compiles as users do.
+# Before JAX starts; the quickstart in .ci/run compiles as users do.
 os.environ["JAX_PLATFORMS"], os.environ["JAX_NUM_CPU_DEVICES"] = "cpu", "1"  # on a machine with GPUs too
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-if int(metadata.version("jaxlib").split(".")[1]) < 12:  # later ones do not know the option, and end
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation.FLAGS}"
 xla_setup.use_fast_convolutions()
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
-from brainseg_jax.data.splits import SPLITS, has_folds
+from brainseg_jax.data.splits import SPLITS, has_folds, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.examples import draw_examples
@@ -21,7 +21,7 @@ from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_splits
+from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_patients, read_splits
 
 
 def evaluate(
@@ -41,11 +41,12 @@ def evaluate(
     on validation, they are tuned anew for the ensemble.
 
     Args:
-      directory: the run's workdir; of an ensemble, those of its runs.
+      directory: the run's workdir, or a folder of weights; of an ensemble, those of its runs.
       split: "train", "validation", "test" or "all".
       output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures; for an ensemble also for
         members.json and for config.json and splits.json of its first run.
-      data_dir: another prepared dataset, of which "all" is scored; "" for the one that the run was trained with.
+      data_dir: the prepared dataset in another place, or another one, of which "all" can be scored; "" for the place
+        that the run was trained with.
       examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
       threshold: in place of the run's.
       min_component_fraction: in place of the run's.
@@ -55,8 +56,8 @@ def evaluate(
       The content of evaluation_<split>.json; for an ensemble with `members`, their names, and the `seed` of each.
 
     Raises:
-      InputError: no run, no dataset, an unknown split, a split other than "all" of another dataset, one of the last
-        three arguments for an ensemble, or see `Ensemble`.
+      InputError: no run, no dataset, an unknown split, a dataset without the slices or with other patients, one of the
+        last three arguments for an ensemble, or see `Ensemble`.
     """
     options: dict[str, Any] = {
         "threshold": threshold,
@@ -66,8 +67,6 @@ def evaluate(
     runs = [directory] if isinstance(directory, Path) else list(directory)
     if split not in (*SPLITS, "all"):
         raise InputError(f"--split is {split!r}: set it to one of {', '.join(SPLITS)}, all.")
-    if data_dir and split != "all":
-        raise InputError(f"--split={split} is a split of the run's own dataset: add --split=all to score {data_dir}.")
     if len(runs) == 1:
         segmenter: Predictor | Ensemble = Predictor.from_workdir(runs[0], **options)
     elif given := [name for name, value in options.items() if value is not None]:
@@ -97,7 +96,7 @@ def evaluate(
             write_json(output / name, read_json(runs[0] / name))
 
     metadata = dataset.metadata
-    slice_ids = metadata.slice_ids if split == "all" else np.array(read_splits(runs[0])[split])
+    slice_ids = metadata.slice_ids if split == "all" else _slices_of(runs[0], split, dataset)
     scores, calibration = [], Calibration.empty()
     for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
         row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
@@ -154,3 +153,20 @@ def _open(data_dir: str, kind: str) -> Dataset:
         return Dataset(data_dir, config=kind)
     except InputError:
         return Dataset(data_dir, config="phantom" if kind == "figshare" else "figshare")
+
+
+def _slices_of(run: Path, split: str, dataset: Dataset) -> np.ndarray:
+    """Returns the slice ids of a split of a run, (N,), which the dataset must have, of the same patients."""
+    slice_ids = np.array(read_splits(run)[split])
+    missing = slice_ids[~np.isin(slice_ids, dataset.metadata.slice_ids)]
+    if missing.size:
+        raise InputError(
+            f"The dataset has no slice {missing[0]} ({missing.size} of {slice_ids.size} of {run / 'splits.json'} are "
+            "missing): name the --data_dir that the run was trained with, or add --split=all to score another dataset."
+        )
+    if patients_of(dataset.metadata, slice_ids) != read_patients(run)[split]:
+        raise InputError(
+            f"The dataset has other patients than {run / 'splits.json'} names: name the --data_dir that the run was "
+            "trained with, or add --split=all to score another dataset."
+        )
+    return slice_ids

@@ -110,8 +110,20 @@ def test_another_dataset_is_scored_whole(trained, tmp_path):
     assert summary["slices"] == len(source.slices)
     assert str(tmp_path / "other") in summary["dataset"]
     assert (tmp_path / "out" / "per_slice_all.csv").exists()
-    with pytest.raises(InputError, match=r"--split=test is a split of the run's own dataset: add --split=all"):
+    with pytest.raises(InputError, match=r"has no slice \d+ .*: name the --data_dir .* or add --split=all"):
         evaluate.evaluate(trained, split="test", data_dir=str(tmp_path / "other"), output=tmp_path / "out")
+
+
+def test_a_dataset_that_was_moved_gives_the_same_scores_and_one_of_other_patients_is_refused(
+    trained, tmp_path, data_dir, monkeypatch
+):
+    shutil.copytree(data_dir, tmp_path / "moved")
+    options = {"split": "test", "examples": 0, "output": tmp_path / "out"}
+    here, moved = (evaluate.evaluate(trained, **options, data_dir=place) for place in ("", str(tmp_path / "moved")))
+    assert here["dice"] == moved["dice"]
+    monkeypatch.setattr(evaluate, "read_patients", lambda run: {"test": ["somebody"]})
+    with pytest.raises(InputError, match=r"other patients than .*splits\.json names: name the --data_dir"):
+        evaluate.evaluate(trained, **options)
 
 
 def test_wrong_input_is_refused_and_nothing_is_written(trained, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainseg_jax import published
 from brainseg_jax.data.dataset_info import LABELS
-from brainseg_jax.data.splits import PROTOCOLS
+from brainseg_jax.data.splits import MUST_NOT_SHARE
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
 from brainseg_jax.evaluation.summary import pooled_dice
@@ -35,7 +35,7 @@ def read_evaluations(results: Path) -> dict[str, dict[str, Any]]:
 
     def place(path: Path) -> tuple[Any, ...]:
         config = read_config(path.parent)
-        protocol, network = PROTOCOLS.index(config.split.protocol), [*MODELS].index(config.model.name)
+        protocol, network = [*MUST_NOT_SHARE].index(config.split.protocol), [*MODELS].index(config.model.name)
         return protocol, network, not is_published_recipe(config), config.data.image_size
 
     return {path.parent.name: read_json(path) for path in sorted(paths, key=place)}
