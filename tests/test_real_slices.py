@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 import zipfile
 
@@ -13,6 +14,10 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.figshare_brain_tumor import Builder
 from brainseg_jax.data.splits import make_splits, overlaps
+from brainseg_jax.evaluation.scores import read_scores
+from brainseg_jax.inference.predictor import Predictor, predict_slices
+from brainseg_jax.workdir import weights
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +78,19 @@ def test_real_families_stay_together_and_official_folds_part_them(prepared):
         assert not any(official["patient_ids"].values())
         crossing |= {name for shared in official["families"].values() for name in shared}
     assert crossing  # ids of one family in several official folds: why the family protocol is there
+
+
+def test_the_weights_in_the_package_score_what_their_card_says(prepared):
+    """Every fifth slice of their test split, beside the scores of the run that they were exported from."""
+    kept = read_scores(REPOSITORY / "docs" / "results" / weights.DEFAULT / "per_slice_test.csv")[::5]
+    dataset = Dataset(str(prepared[0]), config="figshare")
+    predictor = Predictor.from_pretrained()
+    found = []
+    for sample, probabilities in predict_slices(predictor, dataset, np.array([score.slice_id for score in kept])):
+        mask, truth = predictor.postprocessing.mask(probabilities), sample.mask.astype(bool)
+        found.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    assert len(found) > 90
+    assert np.mean(found) == pytest.approx(np.mean([score.dice for score in kept]), abs=5e-4)
+    card = (weights.PACKAGED / weights.DEFAULT / "README.md").read_text()
+    scores = json.loads((REPOSITORY / "docs" / "results" / weights.DEFAULT / "evaluation_test.json").read_text())
+    assert f"| all | {scores['slices']} | {scores['families']} | {scores['dice']:.3f} (" in card

@@ -46,8 +46,8 @@ def model_card(
 
 {describe_run(config)}, epoch {evaluation["checkpoint_epoch"]}.
 Input: one grey slice (H, W) of any size and range, upright. Output: the probability of each pixel to be tumour.
-A pixel is tumour above {postprocessing.threshold}; components smaller than {postprocessing.min_component_fraction:.2%}
-of the image are left out.
+A pixel is tumour above {postprocessing.threshold}; components below {postprocessing.min_component_fraction:.2%} of the
+image are left out.
 {_PHANTOMS if evaluation["trained_on"] == "phantom" else ""}
 ```python
 from brainseg_jax import Predictor
@@ -62,13 +62,14 @@ with 95 % intervals by bootstrap over families of patients. "Missed" is the shar
 
 {table(("Class", "Slices", "Families", "Dice", "Missed"), rows)}
 
-Measured at commit {evaluation["trained_with"]["commit"]} (training) and {evaluation["commit"]} (evaluation).
+Trained at commit {evaluation["trained_with"]["commit"]}, scored at {evaluation["commit"]}.
 
 {_LIMITS}"""
 
 
 def _row(label: str, scores: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
-    (low, high), (fewest, most) = intervals["dice"], intervals["share_missed"]
-    dice = f"{scores['dice']:.3f} ({low:.3f} to {high:.3f})"
-    missed = f"{scores['share_missed']:.1%} ({fewest:.1%} to {most:.1%})"
-    return [label, str(scores["slices"]), str(scores["families"]), dice, missed]
+    cells = [label, str(scores["slices"]), str(scores["families"])]
+    for name, form in (("dice", ".3f"), ("share_missed", ".1%")):
+        ends = intervals[name]  # None where there are too few families
+        cells.append(f"{scores[name]:{form}}" + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else ""))
+    return cells

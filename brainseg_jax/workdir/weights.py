@@ -18,7 +18,7 @@ from brainseg_jax.utils.files import write_bytes
 
 FILE = "model.safetensors"
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-DEFAULT = "unet_strong_128_family"  # what scripts/predict.py takes
+DEFAULT = "unet_strong_64_to_128_family"  # what scripts/predict.py takes
 DTYPES = ("float32", "float16")
 
 

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.evaluation.evaluate import evaluate
+from brainseg_jax.evaluation.model_card import model_card
+from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.predictor import Predictor
 
 
@@ -24,9 +27,7 @@ def test_export_writes_weights_config_and_card(tmp_path, scored, run_script):
     card = (tmp_path / "small" / "README.md").read_text()
     scores = json.loads((scored / "evaluation_test.json").read_text())
     assert card.startswith("---\nlicense:")
-    low, high = scores["intervals"]["dice"]
-    row = f"| all | {scores['slices']} | {scores['families']} | {scores['dice']:.3f} ({low:.3f} to {high:.3f}) |"
-    assert row in card
+    assert f"| all | {scores['slices']} | {scores['families']} | {scores['dice']:.3f}" in card
     assert all(f"| {label} | {of_class['slices']} |" in card for label, of_class in scores["by_class"].items())
     assert "trained on synthetic slices" in card
     assert Predictor.from_pretrained(tmp_path / "small").epoch == scores["checkpoint_epoch"]
@@ -38,3 +39,24 @@ def test_a_run_that_was_not_scored_is_not_exported(tmp_path, trained, run_script
     assert finished.returncode == 1
     assert "evaluation_test.json is missing" in finished.stderr
     assert not (tmp_path / "small").exists()
+
+
+def test_an_interval_stands_beside_its_number():
+    scores = {"slices": 4, "families": 2, "dice": 0.7361, "share_missed": 0.25}
+    intervals = {"dice": [0.6639, 0.8151], "share_missed": None}  # None where there are too few families
+    evaluation = {
+        **scores,
+        "intervals": {**intervals, "by_class": {"glioma": intervals}},
+        "by_class": {"glioma": scores},
+        "checkpoint_epoch": 3,
+        "trained_on": "figshare",
+        "dataset": "figshare",
+        "protocol": "family",
+        "trained_with": {"commit": "abc"},
+        "commit": "def",
+    }
+    card = model_card("small", get_config(), evaluation, Postprocessing(0.4, 0.001))
+    for label in ("all", "glioma"):
+        assert f"| {label} | 4 | 2 | 0.736 (0.664 to 0.815) | 25.0% |" in card
+    assert "above 0.4; components below 0.10% of" in card
+    assert "phantoms" not in card
