@@ -43,7 +43,7 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
         logits = training.model.apply({"params": params}, jnp.rint(images[rows] * 65535)[..., None] / 65535)
         return optax.sigmoid_binary_cross_entropy(logits, masks[rows][..., None]).mean()
 
-    loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+    loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(state.params)
     # Adam's first step from zero moments: the bias corrections leave g / (|g| + eps).
     expected = jax.tree.map(
         lambda p, g: np.asarray(p) - config.optimizer.learning_rate * np.asarray(g) / (np.abs(g) + 1e-8),
