@@ -48,7 +48,7 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epochs=three"], "three"),
         ("train", ["--config=none.py", "--workdir=out"], r"Failed loading config file .*none\.py"),
         ("evaluate", ["--workdir=nowhere"], "nowhere is no folder and no name of weights in the package"),
-        ("predict", ["--workdir=nowhere", "--input=*.png", "--output=out"], "names no file"),
+        ("predict", ["--workdir=nowhere", "--input=*.png", "--output=out"], "names no image"),
         ("cross_validate", ["--config=CONFIGS/unet.py", "--workdir=out"], "holds no figshare_brain_tumor|needs folds"),
         ("ablate", ["--config=CONFIGS/unet_strong.py", "--workdir=out", "--variants=magic"], "--variants names magic"),
         ("reproduce", ["--out=out"], "--data_dir is missing: name the prepared dataset, or add --tiny"),

@@ -1,0 +1,29 @@
+"""Measures masks: area, largest diameter, centroid."""
+
+import numpy as np
+from scipy.spatial.distance import pdist
+
+
+def largest_diameter(mask: np.ndarray) -> float:
+    """Computes the largest distance between the centres of two pixels of a mask.
+
+    Args:
+      mask: (H, W) bool.
+
+    Returns:
+      The distance in pixels; 0 for one pixel, NaN for an empty mask.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return float("nan")
+    # The two ends are the first or the last pixel of their rows.
+    first = mask[rows].argmax(axis=1)
+    last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.unique(np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)]), axis=0)
+    return float(pdist(ends).max()) if len(ends) > 1 else 0.0
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    """Computes the mean row and column of the pixels of a mask (H, W) bool; NaN for an empty mask."""
+    rows, columns = np.nonzero(mask)
+    return (float(rows.mean()), float(columns.mean())) if rows.size else (float("nan"), float("nan"))
