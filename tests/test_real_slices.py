@@ -39,7 +39,7 @@ def listed(figshare_slices):
 
 def test_all_slices_are_prepared_in_time_and_counted(prepared, listed):
     _, seconds, printed = prepared
-    assert seconds < 90
+    assert seconds < 180  # 42 on two quiet cores, which other tests may be using
     assert f"This is a part of the dataset: {len(listed)} of 3064 slices" in printed
     for fold in "12345":
         slices = sum(row["fold"] == fold for row in listed.values())
