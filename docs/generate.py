@@ -79,7 +79,10 @@ def _flags(path: Path) -> list[tuple[str, str, str]]:
             continue
         if not node.func.attr.startswith("DEFINE_"):
             continue
-        name, default, meaning = (ast.literal_eval(argument) for argument in node.args[:3])
+        name, default, *rest = (ast.literal_eval(argument) for argument in node.args[:3])
+        if node.func.attr == "DEFINE_alias":
+            default, rest = "", [f"The same as `--{default}`."]
+        (meaning,) = rest
         shown = "" if default in (None, "", []) else f"`{default}`"
         rows.append((node.lineno, f"`--{name}`", shown, _cell(meaning)))
     return [row[1:] for row in sorted(rows)]
