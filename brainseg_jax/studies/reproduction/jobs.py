@@ -16,7 +16,7 @@ VARIANTS = {
     "filters_linknet": ("filters_8", "filters_32"),
     "l2_linknet": ("l2_1e-5", "l2_1e-4", "l2_1e-3"),
 }
-TINY_VARIANTS = {"ablation": ("without_mirror",), "filters_unet": ("filters_8",), "l2_linknet": ("l2_1e-4",)}
+TINY_VARIANTS = {"ablation": ("without_mirror",), "filters_unet": ("filters_8",)}
 
 
 class Job(NamedTuple):
@@ -77,7 +77,7 @@ def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> I
     minutes = 0.4 if tiny else 4.0
     benchmark = ("scripts/benchmark.py", f"--output={results / 'benchmark'}", f"--minutes={minutes}", *tiny_flag)
     yield job("benchmark", "benchmark", "benchmark.json", benchmark, min_seconds=minutes * 60, needs=("torch",))
-    strong_sides, protocols = (64,) if tiny else (256, 512), ("family", "official")
+    strong_sides, protocols = ((64,), ("official",)) if tiny else ((256, 512), ("family", "official"))
     for stage, suffix, settings in (
         *(("strong", f"_strong_{side}_family", {"data.image_size": side, **bfloat16}) for side in strong_sides),
         *(("folds", f"_{size}_{name}", {"data.image_size": size, "split.protocol": name}) for name in protocols),
