@@ -9,3 +9,5 @@ run=runs/quickstart
 .venv/bin/python scripts/evaluate.py --workdir="$run" --split=test
 echo
 echo "Done. Scores: $run/evaluation_test.json. Images and learning curves: $run/figures/."
+echo "Masks of your own slices, with weights that were trained on real ones:"
+echo "  .venv/bin/python scripts/predict.py --input=FOLDER --output=masks"
