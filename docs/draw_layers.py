@@ -24,8 +24,9 @@ INK, GREY, LINE = "#1f2933", "#5f6c7b", "#7b8794"
 # A colour for each layer, from the top; both panels use it.
 COLOURS = ("#e4e7eb", "#e4e7eb", "#fbd9b5", "#f9e2a8", "#cdeac0", "#bfe6e0", "#bcdcf5", "#d5d2f4", "#f3cfe0")
 # Middles of the boxes in inches from the left, so that few arrows cross; others stand in the main column.
-PLACES = {"cli": 2.1, "training": 8.1, "models": 7.85, "plots": 1.2, "config": 3.3, "errors": 5.3, "metrics": 7.35}
-PLACES, MAIN = {**PLACES, "published": 10.7}, 4.7
+MAIN = 4.7
+PLACES = {"cli": 2.1, "training": 8.1, "models": 7.85}
+PLACES |= {"plots": 1.2, "config": 3.3, "errors": 5.3, "metrics": 7.35, "published": 10.7}  # the lowest row
 # Where an arrow over several rows goes down, in inches; others go to the middle of their target.
 LANES = {("cli", "utils"): 1.9, ("workdir", "config"): 2.7, ("workdir", "models"): 7.6}
 LANES |= {("evaluation", "metrics"): 6.55, ("training", "metrics"): 9.12}

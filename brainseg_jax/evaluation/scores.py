@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from brainseg_jax.data.dataset import Sample
 from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.metrics.slice_metrics import METRICS, MaskPair
-from brainseg_jax.utils.files import write_text
+from brainseg_jax.utils.files import write_csv
 
 # Tumour sizes as shares of the image: names and upper ends. The dataset's median is 1.3 %.
 SIZES: Mapping[str, float] = {"under 0.5 %": 0.005, "0.5 to 1 %": 0.01, "1 to 2 %": 0.02, "over 2 %": math.inf}
@@ -64,11 +63,8 @@ def score_slice(sample: Sample, predicted_mask: np.ndarray, *, patient_id: str, 
 
 def write_scores(path: Path, scores: Sequence[SliceScore]) -> None:
     """Writes a CSV file, a row a slice."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *METRICS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: getattr(score, name) for name in COLUMNS} | dict(score.metrics) for score in scores)
-    write_text(path, text.getvalue())
+    rows = ({name: getattr(score, name) for name in COLUMNS} | dict(score.metrics) for score in scores)
+    write_csv(path, [*COLUMNS, *METRICS], rows)
 
 
 def read_scores(path: Path) -> list[SliceScore]:

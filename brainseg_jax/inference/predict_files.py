@@ -2,10 +2,9 @@
 
 import csv
 import glob
-import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
 from brainseg_jax.metrics.mask_measures import centroid, largest_diameter
 from brainseg_jax.plots.overlays import overlay
-from brainseg_jax.utils.files import write_text
+from brainseg_jax.utils.files import write_csv
 
 TABLE = "predictions.csv"
 COLUMNS = (
@@ -64,7 +63,7 @@ def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> 
             mask = masks[path] = segmenter.postprocessing.mask(probabilities)
             rows[str(path)] = _measure(path, mask, probabilities)
         # First the table: after an interruption it says which files are not the user's.
-        _write_table(output, rows.values())
+        write_csv(output / TABLE, COLUMNS, rows.values())
         for path, mask in masks.items():
             mask_name, overlay_name = _names(path)
             Image.fromarray(overlay(scale_image(images[path]), mask)).save(output / overlay_name)
@@ -142,11 +141,3 @@ def _read_table(output: Path) -> dict[str, dict[str, str]]:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise InputError(f"{path} is there and not of this program: name another --output.")
         return {row["file"]: row for row in reader}
-
-
-def _write_table(output: Path, rows: Iterable[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(output / TABLE, text.getvalue())

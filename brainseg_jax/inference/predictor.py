@@ -154,12 +154,11 @@ class Predictor:
         # Whatever the run started from knows no slice outside its training split (`check_no_leakage`).
         config.update_from_flattened_dict({"data.data_dir": "", "train.init_from": ""})
         config.evaluation.update(vars(self.postprocessing), tta_flip=self.tta_flip, tune_postprocessing=False)
-        folder.mkdir(parents=True, exist_ok=True)
+        weights.write_weights(folder, self.variables, epoch=self.epoch, dtype=dtype)
         write_json(folder / "config.json", json.loads(config.to_json()))
         for name in ("splits.json", "environment.json"):
             if self._directory and (self._directory / name).exists():
                 shutil.copyfile(self._directory / name, folder / name)
-        weights.write_weights(folder, self.variables, epoch=self.epoch, dtype=dtype)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predicts.

@@ -1,6 +1,6 @@
 """Trained weights in a folder that travels: model.safetensors beside config.json, as on the Hugging Face hub.
 
-Such a folder opens like the workdir of a run. It is read without JAX, without orbax and without unpickling anything.
+Such a folder opens like the workdir of a run. The file is an open format: reading it unpickles and executes nothing.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def write_weights(directory: Path, variables: Mapping[str, Any], *, epoch: int, 
     """Writes model.safetensors; its head has the epoch and a checksum of the arrays.
 
     Args:
-      directory: an existing folder.
+      directory: made if missing.
       variables: what `model.apply` takes: a nested dict of float arrays.
       epoch: of the checkpoint.
       dtype: "float32", or "float16", which halves the file.
@@ -65,6 +65,7 @@ def write_weights(directory: Path, variables: Mapping[str, Any], *, epoch: int, 
     flat = traverse_util.flatten_dict(dict(variables), sep=".")
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in flat.items()}
     head = {"format": "flax", "epoch": str(epoch), "sha256": _checksum(arrays)}
+    directory.mkdir(parents=True, exist_ok=True)
     write_bytes(directory / FILE, safetensors_numpy.save(arrays, head))
 
 

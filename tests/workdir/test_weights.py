@@ -50,6 +50,7 @@ def test_half_the_bytes_change_a_probability_by_less_than_a_thousandth(tmp_path,
     np.testing.assert_allclose(half, full.probabilities([image])[0], atol=2e-3)
     with pytest.raises(InputError, match="is 'int8': set it to one of float32, float16"):
         full.save_pretrained(tmp_path / "int8", dtype="int8")
+    assert not (tmp_path / "int8").exists()
 
 
 def copy_with(saved, folder, change):
