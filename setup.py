@@ -8,13 +8,26 @@ from setuptools import find_packages, setup
 INIT = Path(__file__).with_name("brainseg_jax") / "__init__.py"
 VERSION = re.search(r'__version__ = "(.+)"', INIT.read_text())[1]
 
+FORMATS = [
+    "pydicom>=3.0",  # DICOM files
+    "python-gdcm>=3.0.24",  # their compressed pixels
+    "highdicom>=0.26",  # DICOM segmentations
+    "nibabel>=5.3",  # NIfTI volumes
+    "tifffile>=2025.1",  # TIFF files of every depth
+    "imagecodecs>=2025.3",  # compressed TIFF files and PNG colours of 16 bits
+]
+# Each runs the script of its name: brainseg-predict is scripts/predict.py.
+PROGRAMS = ("train", "evaluate", "predict", "prepare-data", "cross-validate", "compare", "export")
+
 setup(
     name="brainseg_jax",
     version=VERSION,
     description="Brain tumour segmentation in MRI slices: U-Net and LinkNet in JAX and Flax.",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["brainseg_jax", "brainseg_jax.*"]),
+    packages=[*find_packages(include=["brainseg_jax", "brainseg_jax.*"]), "brainseg_jax.scripts"],
+    package_dir={"brainseg_jax.scripts": "scripts"},
+    entry_points={"console_scripts": [f"brainseg-{name} = brainseg_jax.cli:run_program" for name in PROGRAMS]},
     package_data={
         "brainseg_jax": ["published_curves.json", "py.typed", "weights/*/*"],
         "brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"],
@@ -42,6 +55,7 @@ setup(
         "pooch[progress]>=1.8",  # the download from figshare, with checksums
     ],
     extras_require={
+        "formats": FORMATS,
         "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
         "tf": [
             "tensorflow-cpu>=2.20",  # `tfds build`, `tfds.load` and TFDS's own test case
@@ -56,6 +70,7 @@ setup(
             "furo>=2025.9",  # the theme: light, dark, narrow screens
         ],
         "test": [
+            *FORMATS,
             "pytest>=8",
             "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",

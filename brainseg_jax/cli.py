@@ -1,9 +1,12 @@
 """What every script shares: flags in, exit code out."""
 
+import runpy
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -34,7 +37,7 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         try:
             main(*values)
         except KeyboardInterrupt:
-            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+            print("interrupted; what was complete is kept", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             _fail(_explain(error))
@@ -44,6 +47,12 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     app.run(guarded, flags_parser=_parse)
+
+
+def run_program() -> None:
+    """Runs the script that the program's name names: brainseg-predict runs scripts/predict.py."""
+    name = Path(sys.argv[0]).stem.removeprefix("brainseg-").replace("-", "_")
+    runpy.run_module(f"brainseg_jax.scripts.{name}", run_name="__main__", alter_sys=True)
 
 
 def define_postprocessing_flags() -> Callable[[], dict[str, Any]]:
@@ -61,6 +70,9 @@ def define_postprocessing_flags() -> Callable[[], dict[str, Any]]:
 
 
 def _parse(arguments: list[str]) -> list[str]:
+    if "--version" in arguments[1:]:
+        print(f"brainseg_jax {metadata.version('brainseg_jax')}")
+        sys.exit(0)
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:

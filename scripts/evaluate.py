@@ -22,6 +22,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; if not giv
 EXAMPLES = flags.DEFINE_integer(
     "examples", 4, "Slices in each figure of examples; 0 for no such figures.", lower_bound=0
 )
+SAVE_MASKS = flags.DEFINE_bool("save_masks", False, "Write the predicted masks too, in masks_<split>/.")
 POSTPROCESSING = cli.define_postprocessing_flags()
 
 
@@ -35,7 +36,12 @@ def main() -> None:
         raise InputError("--output is missing: name a folder for the scores of an ensemble or of weights.")
     runs = [find_weights(name) for name in WORKDIR.value]
     output, split = Path(OUTPUT.value or runs[0]), SPLIT.value
-    options = {"data_dir": DATA_DIR.value, "examples": EXAMPLES.value, **POSTPROCESSING()}
+    options = {
+        "data_dir": DATA_DIR.value,
+        "examples": EXAMPLES.value,
+        "save_masks": SAVE_MASKS.value,
+        **POSTPROCESSING(),
+    }
     summary = evaluate(runs, split=split, output=output, **options)
     print(f"{split}: {describe(summary)}; written to {output}")
 

@@ -8,17 +8,28 @@ from absl import flags
 from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, "A workdir, a folder with model.safetensors, or a name in the package; its default if not given."
+WEIGHTS = flags.DEFINE_list(
+    "weights",
+    [],
+    "A workdir, a folder with model.safetensors, or a name in the package; the package's default if not given. "
+    "Several, separated by commas, predict as an ensemble.",
 )
 flags.DEFINE_alias("workdir", "weights")
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "A file, a folder or a quoted pattern: .mat, PNG or JPEG files. May be given several times.",
+    "A file, a folder or a quoted pattern: DICOM, NIfTI, TIFF, PNG, JPEG or .mat. May be given several times.",
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks, the overlays and predictions.csv.", required=True)
+AXIS = flags.DEFINE_integer(
+    "axis",
+    2,
+    "Which slices of NIfTI volumes: 0 sagittal, 1 coronal, 2 axial.",
+    lower_bound=0,
+    upper_bound=2,
+)
+PROBABILITIES = flags.DEFINE_bool("probabilities", False, "Write the probabilities too.")
 POSTPROCESSING = cli.define_postprocessing_flags()
 
 
@@ -26,21 +37,26 @@ def main() -> None:
     """Predicts the masks, counts them and lists what could not be read."""
     from tqdm import tqdm
 
-    from brainseg_jax.inference.predict_files import find_images, predict_files
-    from brainseg_jax.inference.predictor import Predictor
-    from brainseg_jax.workdir.weights import DEFAULT
+    from brainseg_jax.inference.find_images import find_images
+    from brainseg_jax.inference.predict_files import predict_files
+    from brainseg_jax.inference.predictor import Ensemble, Predictor
+    from brainseg_jax.workdir.weights import DEFAULT, find_weights
 
     output = Path(OUTPUT.value).expanduser()
     paths = find_images(INPUT.value, output=output)
-    predictor = Predictor.from_pretrained(WEIGHTS.value or DEFAULT, **POSTPROCESSING())
-    if predictor.config.data.dataset == "phantom":
+    segmenter: Predictor | Ensemble
+    if len(WEIGHTS.value) > 1:
+        segmenter = Ensemble.from_workdirs([find_weights(name) for name in WEIGHTS.value], **POSTPROCESSING())
+    else:
+        segmenter = Predictor.from_pretrained(WEIGHTS.value[0] if WEIGHTS.value else DEFAULT, **POSTPROCESSING())
+    if segmenter.config.data.dataset == "phantom":
         message = "this network was trained on synthetic slices (phantoms): its masks of real ones mean nothing"
         print(f"warning: {message}", file=sys.stderr)
-    outcomes = tqdm(predict_files(predictor, paths, output), total=len(paths), unit="image", disable=None)
-    failures = [reason for _, reason in outcomes if reason]
-    print(f"{len(paths) - len(failures)} masks and overlays in {output}")
-    if failures:
-        raise InputError("\n  ".join([f"{len(failures)} of {len(paths)} images could not be read:", *failures]))
+    outcomes = predict_files(segmenter, paths, output, axis=AXIS.value, probabilities=PROBABILITIES.value)
+    reasons = [reason for _, reason in tqdm(outcomes, total=len(paths), unit="file", disable=None) if reason]
+    print(f"{len(paths) - len(reasons)} of {len(paths)} files done: masks, overlays and predictions.csv in {output}")
+    if reasons:
+        raise InputError("\n  ".join([f"{len(reasons)} of {len(paths)} files could not be done:", *reasons]))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,17 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import brainseg_jax
+from tests.conftest import REPOSITORY
 
 SMALL = (
     "--config.train.epochs=1",
@@ -33,6 +40,22 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
     predicted = run_script("predict", "--workdir=run", "--input=own.png", "--output=masks", cwd=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     assert Image.open(tmp_path / "masks" / "own_mask.png").size == (70, 50)
+
+
+def test_programs_that_pip_installs_are_the_scripts(tmp_path):
+    installed = {point.name for point in metadata.entry_points(group="console_scripts") if "brainseg" in point.name}
+    scripts = {f"brainseg-{path.stem.replace('_', '-')}" for path in (REPOSITORY / "scripts").glob("*.py")}
+    assert "brainseg-predict" in installed <= scripts
+
+    def run(name, *arguments):
+        program = Path(sys.executable).with_name(name)
+        return subprocess.run([program, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    version = run("brainseg-train", "--version")
+    assert (version.returncode, version.stdout) == (0, f"brainseg_jax {brainseg_jax.__version__}\n")
+    refused = run("brainseg-predict", "--input=nowhere.png", "--output=out")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "error: --input=nowhere.png names no image" in refused.stderr
 
 
 @pytest.mark.parametrize(

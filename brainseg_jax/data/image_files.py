@@ -1,50 +1,91 @@
-"""Reads images from files."""
+"""Reads images from files of any format that the package knows."""
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from brainseg_jax.data.dataset_info import PIXEL_SPACING_MM
 from brainseg_jax.data.figshare_brain_tumor import mat_file
+from brainseg_jax.data.formats import ImageSlice, dicom, nifti, picture, tiff
 from brainseg_jax.errors import InputError
 
-SUFFIXES = (".mat", ".png", ".jpg", ".jpeg")
+# Suffixes of each format; DICOM files often have none.
+FORMATS = {
+    "MATLAB": (".mat",),
+    "PNG or JPEG": (".png", ".jpg", ".jpeg"),
+    "TIFF": (".tif", ".tiff"),
+    "NIfTI": (".nii", ".nii.gz"),
+    "DICOM": (".dcm", ".dicom", ".ima"),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+
+def stem_of(path: Path) -> str:
+    """Returns the name of a file without the suffix of its format."""
+    suffix = next((suffix for suffix in (".nii.gz", *SUFFIXES) if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def format_of(path: Path) -> str | None:
+    """Returns which of `FORMATS` a file has, by its suffix or, if that is another one, by its first bytes; or None."""
+    name = path.name.lower()
+    for format_, suffixes in FORMATS.items():
+        if name.endswith(suffixes):
+            return format_
+    return "DICOM" if path.is_file() and dicom.is_dicom(path) else None
+
+
+def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
+    """Reads every slice of a file: its pages, its frames, or the slices of its volume.
+
+    Args:
+      path: the file, in one of `FORMATS`.
+      axis: of NIfTI volumes: 0 for sagittal, 1 for coronal, 2 for axial slices.
+
+    Raises:
+      InputError: the file is in none of the formats, damaged or too large, has values that are not finite, or the
+        library that reads its format is not installed.
+    """
+    format_ = format_of(path)
+    try:
+        match format_:
+            case "MATLAB":
+                image = mat_file.read_image(path.read_bytes(), name=str(path))
+                side = PIXEL_SPACING_MM.get(image.shape)
+                slices = [ImageSlice(image, spacing_mm=(side, side) if side else None)]
+            case "PNG or JPEG":
+                slices = picture.read(path)
+            case "TIFF":
+                slices = tiff.read(path)
+            case "NIfTI":
+                slices = nifti.read(path, axis=axis)
+            case "DICOM":
+                slices = dicom.read(path)
+            case _:
+                raise InputError(f"{path} is in no known format: give files with {', '.join(SUFFIXES)}, or DICOM.")
+    except InputError:
+        raise
+    except Exception as error:  # each library has errors of many classes for files that are damaged
+        problem = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path} is not a readable {format_} image ({problem}): remove it from the input, or save it again."
+        ) from error
+    for slice_ in slices:
+        if not slice_.image.size or not np.isfinite(slice_.image).all():
+            raise InputError(f"{path} has values that are not finite, or none: replace them, or leave it out.")
+    return slices
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as a person sees it: turned as its EXIF data say, transparency over black, colours as grey.
-
-    Args:
-      path: a `.mat`, PNG or JPEG file.
+    """Reads the image of a file that has just one.
 
     Returns:
       (H, W), upright, with the file's grey levels.
 
     Raises:
-      InputError: the file is of another kind, damaged, too large for Pillow, has several frames, or values that are not
-        finite.
+      InputError: it has several; or see `read_slices`.
     """
-    if path.suffix.lower() == ".mat":
-        return mat_file.read_image(path.read_bytes(), name=str(path))
-    try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{path} has {image.n_frames} frames: save each as a file of its own.")  # type: ignore[attr-defined]
-            levels = np.asarray(_to_grey(ImageOps.exif_transpose(image)))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable PNG or JPEG image ({error}): remove it from --input, or save it again."
-        ) from error
-    if not np.isfinite(levels).all():
-        raise InputError(f"{path} has values that are not finite: replace them, or remove it from --input.")
-    return levels
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    # Images of 16 or 32 bits keep their levels; "L" would cut them to 8.
-    if image.mode in ("I", "F", "L") or image.mode.startswith("I;16"):
-        return image
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image.convert("L")
+    slices = read_slices(path)
+    if len(slices) > 1:
+        raise InputError(f"{path} has {len(slices)} slices: save each as a file of its own.")
+    return slices[0].image

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
@@ -31,6 +32,7 @@ def evaluate(
     output: Path,
     data_dir: str = "",
     examples: int = 4,
+    save_masks: bool = False,
     threshold: float | None = None,
     min_component_fraction: float | None = None,
     tta_flip: bool | None = None,
@@ -48,6 +50,7 @@ def evaluate(
       data_dir: the prepared dataset in another place, or another one, of which "all" can be scored; "" for the place
         that the run was trained with.
       examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
+      save_masks: whether to write the predicted masks too, as masks_<split>/<slice id>.png of 0 and 255.
       threshold: in place of the run's.
       min_component_fraction: in place of the run's.
       tta_flip: in place of the run's.
@@ -98,12 +101,17 @@ def evaluate(
     metadata = dataset.metadata
     slice_ids = metadata.slice_ids if split == "all" else _slices_of(runs[0], split, dataset)
     scores, calibration = [], Calibration.empty()
+    masks = output / f"masks_{split}"
+    if save_masks:
+        masks.mkdir(parents=True, exist_ok=True)
     for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
         row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
         patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
         mask = segmenter.postprocessing.mask(probabilities)
         scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
         calibration = calibration.add(probabilities, sample.mask)
+        if save_masks:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{sample.slice_id}.png")
     summary = {
         "split": split,
         "dataset": dataset.name,

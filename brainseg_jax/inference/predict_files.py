@@ -1,143 +1,141 @@
 """Masks of image files."""
 
-import csv
-import glob
+import io
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from brainseg_jax.data.image_files import SUFFIXES, read_image
+from brainseg_jax.data.formats import ImageSlice, dicom, nifti
+from brainseg_jax.data.image_files import format_of, read_slices, stem_of
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import Postprocessing
+from brainseg_jax.inference.prediction_table import PredictionTable, measure, slice_name
 from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
-from brainseg_jax.metrics.mask_measures import centroid, largest_diameter
 from brainseg_jax.plots.overlays import overlay
-from brainseg_jax.utils.files import write_csv
-
-TABLE = "predictions.csv"
-COLUMNS = (
-    *("file", "mask", "tumour_pixels", "tumour_share", "largest_diameter_pixels", "mean_probability"),
-    *("centroid_row", "centroid_column"),
-)
-# Files of the dataset's folders that are no images.
-NO_IMAGES = ("cvind.mat",)
+from brainseg_jax.utils.files import write_bytes
 
 
-def predict_files(segmenter: Segmenter, paths: Sequence[Path], output: Path) -> Iterator[tuple[Path, str]]:
-    """Writes `<name>_mask.png` (0 and 255), `<name>_overlay.png` and a row of predictions.csv for each image.
+class _Prediction(NamedTuple):
+    path: Path
+    slice_: ImageSlice
+    probabilities: np.ndarray
 
-    A row has the number and the share of the tumour's pixels, their largest distance in pixels, their mean probability,
-    and their mean row and column; rows of earlier calls stay. An image that cannot be read is passed over.
+
+class _Failure(NamedTuple):
+    path: Path
+    reason: str
+
+
+def predict_files(
+    segmenter: Segmenter, paths: Sequence[Path], output: Path, *, axis: int = 2, probabilities: bool = False
+) -> Iterator[tuple[Path, str]]:
+    """Writes the mask and the overlay of each slice of each file, and a row of predictions.csv.
+
+    `<name>_mask.png` has 0 and 255, `<name>_overlay.png` the mask over the image; `<name>` is the file's, and where it
+    has several slices the slice's number follows. A NIfTI file also gets `<name>_mask.nii.gz`, a DICOM file
+    `<name>_mask.dcm`. See `prediction_table.measure` for the rows; those of earlier calls stay.
 
     Args:
       segmenter: the network.
-      paths: `.mat`, PNG and JPEG files; see `find_images`.
+      paths: image files; see `find_images`.
       output: folder for the files; made if missing.
+      axis: of NIfTI volumes: 0 for sagittal, 1 for coronal, 2 for axial slices.
+      probabilities: whether to write the probabilities too: `<name>_probabilities.png` of 16 bits, 65535 for 1, and
+        for NIfTI files `<name>_probabilities.nii.gz` of float32.
 
     Yields:
-      For each image its path and why it could not be read; "" when its files are written.
+      For each file its path and why it could not be read or written; "" when all is done.
 
     Raises:
-      InputError: the folder holds a file of one of those names that no earlier call wrote.
+      InputError: the folder cannot be made, or holds a file of one of those names that no earlier call wrote.
     """
-    rows, written = _read_table(output), _written(output)
-    for name in itertools.chain.from_iterable(map(_names, paths)):
-        if (output / name).exists() and name not in written:
-            raise InputError(f"{output / name} is there and not listed in {output / TABLE}: name another --output.")
-    output.mkdir(parents=True, exist_ok=True)
-    remaining = iter(paths)
-    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
-        images, failures = {}, {}
-        for path in batch:
-            try:
-                images[path] = read_image(path)
-            except (InputError, OSError) as error:
-                failures[path] = str(error)
-        masks = {}
-        predicted = segmenter.probabilities([*images.values()]) if images else []
-        for path, probabilities in zip(images, predicted, strict=True):
-            mask = masks[path] = segmenter.postprocessing.mask(probabilities)
-            rows[str(path)] = _measure(path, mask, probabilities)
-        # First the table: after an interruption it says which files are not the user's.
-        write_csv(output / TABLE, COLUMNS, rows.values())
-        for path, mask in masks.items():
-            mask_name, overlay_name = _names(path)
-            Image.fromarray(overlay(scale_image(images[path]), mask)).save(output / overlay_name)
-            Image.fromarray(mask.astype(np.uint8) * 255).save(output / mask_name)
-        yield from ((path, failures.get(path, "")) for path in batch)
-
-
-def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
-    """Finds the files that paths, folders and glob patterns name.
-
-    Args:
-      inputs: each a file, a folder, whose images are taken, or a pattern; "~" is the home folder.
-      output: the folder for the masks; what earlier calls wrote there is not taken.
-
-    Returns:
-      The files, each once, in the order of `inputs` and sorted within one.
-
-    Raises:
-      InputError: one of `inputs` names no file, a file has an unknown suffix, or two would give masks of one name.
-    """
-    found: dict[Path, None] = {}
-    folder, written = output.resolve(), _written(output)
-    for name in inputs:
-        path = Path(name).expanduser()
-        if path.is_file():
-            names = [path]
-        elif path.is_dir():
-            names = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+    table = PredictionTable(output)
+    table.check(paths)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output} cannot be made ({error.strerror}): name another --output.") from error
+    predictions = _predict(segmenter, _read(paths, axis=axis))
+    for path, of_file in itertools.groupby(predictions, key=lambda prediction: prediction.path):
+        outcome, *more = of_file
+        if isinstance(outcome, _Failure):
+            yield path, outcome.reason
+            continue
+        done = [one for one in (outcome, *more) if isinstance(one, _Prediction)]
+        try:
+            _write(done, table, segmenter.postprocessing, axis=axis, probabilities=probabilities)
+        except InputError as error:
+            yield path, str(error)
         else:
-            names = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
-        # What earlier calls wrote is no image; what else is there may be one.
-        names = [one for one in names if one.parent.resolve() != folder or one.name not in written]
-        if not names:
-            raise InputError(
-                f"--input={name} names no image: give a file, a folder of images, or a quoted pattern such as "
-                "'slices/*.png'."
-            )
-        found.update(dict.fromkeys(names))
-    seen: dict[str, Path] = {}
-    for path in found:
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path} has the suffix {path.suffix!r}: --input takes {', '.join(SUFFIXES)} files.")
-        if path.stem in seen:
-            raise InputError(f"{seen[path.stem]} and {path} would both give {path.stem}_mask.png: rename one of them.")
-        seen[path.stem] = path
-    return [*found]
+            yield path, ""
+    if paths and table.path.exists():
+        table.finish()
 
 
-def _names(path: Path) -> tuple[str, str]:
-    """Returns the names of the mask and the overlay of an image."""
-    return f"{path.stem}_mask.png", f"{path.stem}_overlay.png"
+def _read(paths: Sequence[Path], *, axis: int) -> Iterator[tuple[Path, ImageSlice | str]]:
+    """Reads the slices of each file, or why it cannot be read."""
+    for path in paths:
+        try:
+            slices: Sequence[ImageSlice | str] = read_slices(path, axis=axis)
+        except (InputError, OSError) as error:
+            slices = [str(error)]
+        yield from ((path, slice_) for slice_ in slices)
 
 
-def _written(output: Path) -> set[str]:
-    """Returns the names of all files that earlier calls wrote into a folder."""
-    return set(itertools.chain.from_iterable(_names(Path(file)) for file in _read_table(output)))
+def _predict(segmenter: Segmenter, slices: Iterator[tuple[Path, ImageSlice | str]]) -> Iterator[_Prediction | _Failure]:
+    """Predicts slices in batches, of several files where they have few slices each, and keeps their order."""
+    while batch := list(itertools.islice(slices, BATCH_SIZE)):
+        images = [slice_.image for _, slice_ in batch if isinstance(slice_, ImageSlice)]
+        predicted = iter(segmenter.probabilities(images) if images else ())
+        for path, slice_ in batch:
+            if isinstance(slice_, ImageSlice):
+                yield _Prediction(path, slice_, next(predicted))
+            else:
+                yield _Failure(path, slice_)
 
 
-def _measure(path: Path, mask: np.ndarray, probabilities: np.ndarray) -> dict[str, str]:
-    area, (row, column) = int(mask.sum()), centroid(mask)
-    mean_probability = float(probabilities[mask].mean()) if area else math.nan
-    numbers = (area / mask.size, largest_diameter(mask), mean_probability, row, column)
-    cells = (str(path), _names(path)[0], str(area), *("" if math.isnan(x) else f"{x:.6g}" for x in numbers))
-    return dict(zip(COLUMNS, cells, strict=True))
-
-
-def _read_table(output: Path) -> dict[str, dict[str, str]]:
-    """Returns the rows of predictions.csv by file; none where there is no such file."""
-    path = output / TABLE
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path} is there and not of this program: name another --output.")
-        return {row["file"]: row for row in reader}
+def _write(
+    predictions: Sequence[_Prediction],
+    table: PredictionTable,
+    postprocessing: Postprocessing,
+    *,
+    axis: int,
+    probabilities: bool,
+) -> None:
+    """Writes all files of one image file."""
+    path, output = predictions[0].path, table.path.parent
+    masks = [postprocessing.mask(one.probabilities) for one in predictions]
+    rows = [measure(path, one.slice_, mask, one.probabilities) for one, mask in zip(predictions, masks, strict=True)]
+    pictures: dict[str, np.ndarray] = {}
+    for one, mask in zip(predictions, masks, strict=True):
+        name = slice_name(path, one.slice_.number)
+        pictures[f"{name}_mask.png"] = mask.astype(np.uint8) * 255
+        pictures[f"{name}_overlay.png"] = overlay(scale_image(one.slice_.image), mask)
+        if probabilities:
+            pictures[f"{name}_probabilities.png"] = np.rint(one.probabilities * 65535).astype(np.uint16)
+    volumes = {}
+    if (format_ := format_of(path)) == "NIfTI":
+        volumes["mask.nii.gz"] = masks
+        if probabilities:
+            volumes["probabilities.nii.gz"] = [one.probabilities for one in predictions]
+    for name in (*pictures, *(f"{stem_of(path)}_{ending}" for ending in volumes)):
+        table.check_name(name, path)
+    try:
+        table.append(rows)  # first: after an interruption it says which files are not the user's
+        for name, picture in pictures.items():
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, format="PNG")
+            write_bytes(output / name, content.getvalue())
+        for ending, volume in volumes.items():
+            nifti.write_volume(output / f"{stem_of(path)}_{ending}", path, volume, axis=axis)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or output} cannot be written ({error.strerror}): free space, or name another --output."
+        ) from error
+    if format_ == "DICOM":
+        dicom.write_segmentation(output / f"{stem_of(path)}_mask.dcm", path, masks)

@@ -201,14 +201,21 @@ class Ensemble:
         self.postprocessing = postprocessing
 
     @classmethod
-    def from_workdirs(cls, directories: Sequence[Path]) -> "Ensemble":
+    def from_workdirs(
+        cls,
+        directories: Sequence[Path],
+        *,
+        threshold: float | None = None,
+        min_component_fraction: float | None = None,
+        tta_flip: bool | None = None,
+    ) -> "Ensemble":
         """Opens the best checkpoints of several runs.
 
         Args:
-          directories: the workdirs of runs that were trained on the same slices.
-
-        Returns:
-          The ensemble, with the threshold and smallest component of the first one's config.
+          directories: the workdirs of runs that were trained on the same slices, or folders of weights.
+          threshold: in place of that of the first one's config.
+          min_component_fraction: likewise.
+          tta_flip: in place of each one's.
 
         Raises:
           InputError: there is no run or no checkpoint, or two runs divide the slices differently, so that a test
@@ -222,8 +229,9 @@ class Ensemble:
                 )
         settings = read_config(directories[0]).evaluation
         postprocessing = Postprocessing(settings.threshold, settings.min_component_fraction)
-        values = vars(postprocessing)
-        return cls([Predictor.from_workdir(directory, **values) for directory in directories], postprocessing)
+        postprocessing = postprocessing.with_changes(threshold, min_component_fraction)
+        options: dict[str, Any] = {**vars(postprocessing), "tta_flip": tta_flip}
+        return cls([Predictor.from_workdir(directory, **options) for directory in directories], postprocessing)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the members' mean; see `Predictor.probabilities`."""

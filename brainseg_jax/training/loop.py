@@ -132,9 +132,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 if epoch == config.train.epochs or time.perf_counter() - drawn > SECONDS_BETWEEN_DRAWINGS:
                     learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
                     drawn = time.perf_counter()
+                left = (config.train.epochs - epoch) * (time.perf_counter() - start)
                 _print(
                     f"epoch {epoch:3d}  train loss {train['loss']:.4f} Dice {train['dice']:.3f}  validation loss "
                     f"{validation['loss']:.4f} Dice {validation['dice']:.3f}  {row['slices_per_second']:.1f} slices/s"
+                    + (f"  {tqdm.format_interval(left)} left" if left else "")
                 )
     if config.evaluation.tune_postprocessing:
         _tune_postprocessing(directory, dataset, splits["validation"])

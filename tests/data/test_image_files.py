@@ -1,10 +1,13 @@
 """Pictures are read as a person sees them."""
 
+import sys
+
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg_jax.data.image_files import read_image
+from brainseg_jax.data.image_files import format_of, read_image, stem_of
 from brainseg_jax.errors import InputError
 
 
@@ -65,3 +68,32 @@ def test_a_picture_above_pillows_limit_is_refused_in_a_sentence(tmp_path, monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"large\.png is not a readable .* \(Image size \(4096 pixels\)"):
         read_image(tmp_path / "large.png")
+
+
+def test_colours_of_sixteen_bits_keep_their_levels(tmp_path):
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 3  # below the upper byte for the most part
+    colours = np.stack([ramp * 4, ramp * 2, ramp], -1)
+    (tmp_path / "colour.png").write_bytes(imagecodecs.png_encode(colours))
+    expected = (0.299 * 4 + 0.587 * 2 + 0.114) * ramp
+    np.testing.assert_allclose(read_image(tmp_path / "colour.png"), expected, rtol=1e-5)
+    clear = np.stack([ramp, np.where(ramp < 50, 0, 65535).astype(np.uint16)], -1)
+    (tmp_path / "grey.png").write_bytes(imagecodecs.png_encode(clear))
+    np.testing.assert_allclose(read_image(tmp_path / "grey.png"), np.where(ramp < 50, 0, ramp), rtol=1e-5)
+
+
+def test_formats_by_name_and_by_first_bytes(tmp_path):
+    names = {"a.NII.GZ": "NIfTI", "b.nii": "NIfTI", "c.TIF": "TIFF", "d.ima": "DICOM", "e.txt": None, "f": None}
+    for name, format_ in names.items():
+        (tmp_path / name).write_bytes(b"")
+        assert format_of(tmp_path / name) == format_, name
+    (tmp_path / "1.2.840.77").write_bytes(bytes(128) + b"DICM")
+    assert format_of(tmp_path / "1.2.840.77") == "DICOM"
+    stems = {"a.b.nii.gz": "a.b", "x.nii": "x", "1.2.840.77": "1.2.840.77", "y.PNG": "y", ".png": ""}
+    assert {name: stem_of(tmp_path / name) for name in stems} == stems
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    (tmp_path / "x.nii").write_bytes(b"")
+    with pytest.raises(InputError, match=r"x\.nii: .*needs nibabel, .* `pip install 'brainseg_jax\[formats\]'`"):
+        read_image(tmp_path / "x.nii")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
@@ -43,6 +44,18 @@ def test_an_ensemble_of_one_run_scores_as_the_run(trained, tmp_path):
     assert (twice["seed"], twice["members"]) == ("0, 0", ["run", "run"])
     assert json.loads((tmp_path / "twice" / "members.json").read_text()) == ["run", "run"]
     assert read_splits(tmp_path / "twice") == read_splits(trained)
+
+
+def test_predict_takes_an_ensemble_and_a_threshold(trained, other, tmp_path, run_script):
+    image = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    options = [f"--weights={trained},{other}", f"--input={tmp_path}/x.png", f"--output={tmp_path}/out"]
+    finished = run_script("predict", *options, "--threshold=0.3", "--probabilities")
+    assert finished.returncode == 0, finished.stderr
+    (expected,) = Ensemble.from_workdirs([trained, other]).probabilities([image])
+    written = np.asarray(Image.open(tmp_path / "out" / "x_probabilities.png")) / 65535
+    np.testing.assert_allclose(written, expected, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "x_mask.png")) > 0, expected > 0.3)
 
 
 def test_members_with_other_slices_are_refused(trained, other, tmp_path):

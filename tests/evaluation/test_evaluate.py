@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.figshare_brain_tumor import archives, mat_file, prepare
@@ -20,7 +21,7 @@ from brainseg_jax.workdir.files import read_splits
 @pytest.fixture(scope="module")
 def scored(trained, tmp_path_factory):
     output = tmp_path_factory.mktemp("scored")
-    return evaluate.evaluate(trained, split="test", output=output), output
+    return evaluate.evaluate(trained, split="test", output=output, save_masks=True), output
 
 
 def test_rows_are_the_overlaps_of_masks_at_the_slices_own_size(scored, trained, data_dir):
@@ -41,6 +42,16 @@ def test_rows_are_the_overlaps_of_masks_at_the_slices_own_size(scored, trained, 
             2 * len(predicted & true) / (len(predicted) + len(true)) if predicted else 0, abs=0.02
         )
         assert row["patient_id"] == ids_of[int(row["slice_id"])]
+
+
+def test_the_saved_masks_are_the_scored_ones(scored):
+    _, output = scored
+    rows = list(csv.DictReader((output / "per_slice_test.csv").open()))
+    masks = {path.stem: np.asarray(Image.open(path)) for path in (output / "masks_test").iterdir()}
+    assert {name: int((mask == 255).sum()) for name, mask in masks.items()} == {
+        row["slice_id"]: int(row["predicted_pixels"]) for row in rows
+    }
+    assert {*np.unique(np.stack([*masks.values()]))} == {0, 255}
 
 
 def test_the_summary_follows_from_the_rows(scored):

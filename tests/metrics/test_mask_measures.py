@@ -15,6 +15,8 @@ def test_the_diameter_is_the_largest_distance_of_all_pairs():
         mask = rng.random((13, 17)) < share
         pairs = itertools.combinations(np.argwhere(mask), 2)
         assert largest_diameter(mask) == pytest.approx(max(math.dist(*pair) for pair in pairs))
+        pairs = itertools.combinations(np.argwhere(mask) * (3.0, 0.5), 2)
+        assert largest_diameter(mask, spacing=(3.0, 0.5)) == pytest.approx(max(math.dist(*pair) for pair in pairs))
 
 
 def test_one_pixel_and_none():
@@ -23,4 +25,5 @@ def test_one_pixel_and_none():
     assert all(map(math.isnan, centroid(mask)))
     mask[2, 4] = True
     assert largest_diameter(mask) == 0
+    assert math.isnan(largest_diameter(mask, spacing=(math.nan, math.nan)))
     assert centroid(mask) == (2, 4)

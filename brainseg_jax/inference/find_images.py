@@ -1,0 +1,58 @@
+"""Finds the image files that a user names."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainseg_jax.data.image_files import SUFFIXES, format_of, stem_of
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.prediction_table import PredictionTable
+
+# Files that lie beside images and are none.
+NO_IMAGES = ("cvind.mat", "DICOMDIR")
+
+
+def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
+    """Finds the files that paths, folders and glob patterns name.
+
+    Args:
+      inputs: each a file, a folder, whose images are taken, or a pattern; "~" is the home folder.
+      output: the folder for the masks; what earlier calls wrote there is not taken.
+
+    Returns:
+      The files, each once, in the order of `inputs` and sorted within one.
+
+    Raises:
+      InputError: one of `inputs` names no file, a file is in no known format, or two would give masks of one name.
+    """
+    found: dict[Path, None] = {}
+    folder, written = output.resolve(), PredictionTable(output).owners
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_file():
+            names = [path]
+        elif path.is_dir():
+            names = sorted(one for one in path.iterdir() if one.name not in NO_IMAGES and format_of(one))
+        else:
+            names = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
+        # What earlier calls wrote is no image; what else is there may be one.
+        names = [one for one in names if one.parent.resolve() != folder or one.name not in written]
+        if not names:
+            raise InputError(
+                f"--input={name} names no image: give a file, a folder of images, or a quoted pattern such as "
+                "'slices/*.png'."
+            )
+        found.update(dict.fromkeys(names))
+    seen: dict[str, Path] = {}
+    for path in found:
+        stem = stem_of(path)
+        if format_of(path) is None:
+            raise InputError(
+                f"{path} has the suffix {path.suffix!r} and is no DICOM file: --input takes {', '.join(SUFFIXES)} "
+                "and DICOM files."
+            )
+        if stem in seen:
+            raise InputError(f"{seen[stem]} and {path} would both give {stem}_mask.png: rename one of them.")
+        seen[stem] = path
+    return [*found]
