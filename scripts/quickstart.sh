@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole job on phantom slices: sets up, builds the dataset, trains, evaluates and draws. No GPU, no download of data.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh" formats
 
 run=runs/quickstart
 .venv/bin/python scripts/prepare_data.py --phantom=60 --data_dir=runs/phantom_data
