@@ -1,5 +1,7 @@
 """What every script shares: flags in, exit code out."""
 
+import difflib
+import re
 import runpy
 import sys
 import traceback
@@ -11,6 +13,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from brainseg_jax.config import flatten, get_config
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
@@ -46,6 +49,9 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     xla_setup.set_up()
     logging.set_verbosity(logging.ERROR)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    # A shell replaces "~" at the beginning of a word only, not behind "--name=".
+    home = str(Path("~").expanduser())
+    sys.argv = [re.sub(r"(?<=[=,])~(?=/|$)", home, word) if word[:2] == "--" else word for word in sys.argv]
     app.run(guarded, flags_parser=_parse)
 
 
@@ -90,9 +96,29 @@ def _explain(error: Exception) -> str:
     if cause is not None:
         return str(cause)
     # ml_collections has no error class of its own: a file that is missing, a key that the config lacks, a wrong type.
-    if any("ml_collections" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
-        return " ".join(str(error).strip("\"'").split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if any("ml_collections" in frame.filename for frame in frames):
+        return _explain_config(error, frames)
     raise error
+
+
+def _explain_config(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str:
+    """Says what is wrong in a config file, with its line, or in a flag that begins with --config."""
+    message = " ".join(str(error.args[0] if error.args else error).strip("\"'").split())
+    # ml_collections quotes its messages, also within one another.
+    bare = re.sub(r"""\\n|["'\\]""", " ", message)
+    if unknown := re.match(r"(?:\w+Error: +)?(?:Key )?\s*(\w+)\s+(?:does not exist|Did you mean)|\s*(\w+)\s*$", bare):
+        field = unknown[1] or unknown[2]
+        names = {name.split(".")[-1]: f"config.{name}" for name in flatten(get_config().to_dict())}
+        similar = difflib.get_close_matches(field, names, 1, 0.7)
+        hint = f"did you mean {names[similar[0]]}?" if similar else "brainseg_jax/config.py lists all fields."
+        message = f"config has no field {field}: {hint}"
+    files = [word.split("=", 1)[1] for word in sys.argv if word.startswith("--config=")]
+    places = [frame for frame in frames if any(frame.filename.endswith(file) for file in files)]
+    if places:
+        kind = "" if unknown else f"{type(error).__name__}: "
+        message = f"{places[-1].filename}, line {places[-1].lineno}: {kind}{message}"
+    return message
 
 
 def _fail(message: str) -> None:

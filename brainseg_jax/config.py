@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.min_component_fraction = 0.0  # smaller components, as a share of the image, are removed
     config.evaluation.tune_postprocessing = False  # tune the two above on validation when training ends
     config.evaluation.tta_flip = False  # average the probabilities of the image and its mirror image
-    return config
+    return config.lock()  # a misspelt field is a mistake and no new field
 
 
 def load_config(path: str | Path) -> ml_collections.ConfigDict:

@@ -42,6 +42,24 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
     assert Image.open(tmp_path / "masks" / "own_mask.png").size == (70, 50)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.data.imagesize = 64", r"config has no field imagesize: did you mean config\.data\.image_size\?"),
+        ("config.data.image_size = 'large'", "TypeError: .*large"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_named_with_its_line(run_script, tmp_path, monkeypatch, line, message):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = f"from brainseg_jax.config import get_config as get\n\ndef get_config():\n    config = get()\n    {line}\n"
+    (tmp_path / "own.py").write_text(text + "    return config\n")
+    finished = run_script("train", "--config=~/own.py", "--workdir=~/out", cwd=tmp_path)
+    assert finished.returncode == 1
+    assert re.fullmatch(rf"error: \S*own\.py, line 5: {message}.*\n", finished.stderr), finished.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".cache"] == ["own.py"]
+
+
 def test_programs_that_pip_installs_are_the_scripts(tmp_path):
     installed = {point.name for point in metadata.entry_points(group="console_scripts") if "brainseg" in point.name}
     scripts = {f"brainseg-{path.stem.replace('_', '-')}" for path in (REPOSITORY / "scripts").glob("*.py")}
@@ -67,7 +85,13 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ("prepare_data", ["--phantom=20", "--manual_dir=.", "--data_dir=out"], "exclude each other"),
         ("prepare_data", ["data"], "data is not a flag"),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.data.data_dir=none"], "run `python scripts"),
-        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epoch=3"], "epoch"),
+        (
+            "train",
+            ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epoch=3"],
+            r"config has no field epoch: did you mean config\.train\.epochs\?",
+        ),
+        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.optimizer.lr=1"], "config has no field lr: "),
+        ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.foo.bar=1"], "config has no field foo: "),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epochs=three"], "three"),
         ("train", ["--config=none.py", "--workdir=out"], r"Failed loading config file .*none\.py"),
         ("evaluate", ["--workdir=nowhere"], "nowhere is no folder and no name of weights in the package"),

@@ -1,7 +1,7 @@
 """Downloads the dataset's files, finds them in a folder and reads their slices.
 
-The folder may hold the four zips that figshare publishes, the zip of the whole article with the four inside, or
-unzipped `.mat` files, together with `cvind.mat`. A part of the dataset is enough.
+The folder may hold the four zips that figshare publishes, whatever they were renamed to, the zip of the whole article
+with the four inside, unzipped `.mat` files, or some of each, and `cvind.mat`. A part of the dataset is enough.
 """
 
 import collections
@@ -12,7 +12,7 @@ import itertools
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,8 +43,9 @@ PUBLISHED_FILES = (
 )
 CHUNK = 64  # slices that a process reads at a time
 CHUNKS_AHEAD = 4  # chunks that processes read in advance
-_SLICE_NAME = re.compile(r"(?:^|/)(\d+)\.mat$")
-_ZIP_NAME = re.compile(r"(?:^|/)brainTumorDataPublic_[\d-]+\.zip$")
+_SLICE_NAME = re.compile(r"(?:^|/)([0-9]{1,9})\.mat$")
+# What zipfile and zlib raise for damaged, encrypted or unknown compressed data.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
 
 class RawSliceFile(NamedTuple):
@@ -91,41 +92,51 @@ class Source(NamedTuple):
 
 
 def find_source(manual_dir: Path) -> Source:
-    """Lists the dataset's slices in a folder, without reading the images.
+    """Lists the dataset's slices in a folder, without reading the images: those of all zips there and unzipped ones.
 
     Raises:
-      InputError: the folder does not exist, holds no slice, no cvind.mat, an id twice or an id beyond cvind.mat.
+      InputError: the folder does not exist, holds no slice, no cvind.mat, two different ones of an id or of cvind.mat,
+        or an id beyond cvind.mat.
     """
     if not manual_dir.is_dir():
         raise InputError(f"manual_dir {manual_dir} is not a folder: name the folder with the dataset's zips.")
-    zips = [(path, "") for path in sorted(manual_dir.iterdir()) if _ZIP_NAME.search(path.name)] or [
-        (path, inner_zip)
-        for path in sorted(manual_dir.glob("*.zip"))
-        for inner_zip in sorted(filter(_ZIP_NAME.search, _open_zip(path).namelist()))
+    zips = [(path, "") for path in sorted(manual_dir.iterdir()) if path.suffix.lower() == ".zip"]
+    zips += [
+        (path, inner) for path, _ in zips for inner in sorted(_open_zip(path).namelist()) if inner.endswith(".zip")
     ]
-    if zips:
-        found = [
-            RawSliceFile(int(match[1]), path, inner_zip, member.filename, member.CRC)
-            for path, inner_zip in zips
-            for member in _open_zip(path, inner_zip).infolist()
-            if (match := _SLICE_NAME.search(member.filename))
-        ]
-    else:
-        found = [
-            RawSliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
-            for path in manual_dir.rglob("*.mat")
-            if _SLICE_NAME.search(path.name)
-        ]
+    found, fold_files = list[RawSliceFile](), dict[str, bytes]()
+    for path, inner_zip in zips:
+        archive = _open_zip(path, inner_zip)
+        for member in archive.infolist():
+            file = RawSliceFile(0, path, inner_zip, member.filename, member.CRC)
+            if match := _SLICE_NAME.search(member.filename):
+                found.append(file._replace(slice_id=int(match[1])))
+            elif member.filename.split("/")[-1] == "cvind.mat":
+                fold_files[file.name] = _read_member(archive, file)
+    found += [
+        RawSliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
+        for path in sorted(manual_dir.rglob("*.mat"))
+        if _SLICE_NAME.search(path.name)
+    ]
     if not found:
         raise InputError(
             f"manual_dir {manual_dir} holds none of the dataset's zips and no <id>.mat file: put the four "
             f"brainTumorDataPublic_*.zip and cvind.mat of {ARTICLE} there."
         )
-    slices = tuple(sorted(found))
-    folds = _read_folds(manual_dir, {path for path, inner_zip in zips if inner_zip})
-    for before, file in itertools.pairwise(slices):
-        if before.slice_id == file.slice_id:
-            raise InputError(f"Slice {file.slice_id} is there twice, as {before.name} and {file.name}: remove one.")
+    by_id: dict[int, RawSliceFile] = {}
+    for file in found:
+        before = by_id.setdefault(file.slice_id, file)
+        if before.checksum != file.checksum:
+            raise InputError(
+                f"Slice {file.slice_id} is there twice, as {before.name} and {file.name}, and they differ: remove one."
+            )
+    slices = tuple(by_id[slice_id] for slice_id in sorted(by_id))
+    fold_files |= {str(path): path.read_bytes() for path in sorted(manual_dir.rglob("cvind.mat"))}
+    if not fold_files:
+        raise InputError(
+            f"manual_dir {manual_dir} holds no cvind.mat, which says the fold of each slice: fetch it from {ARTICLE}."
+        )
+    folds = _read_folds(fold_files)
     for file in slices:
         if not 1 <= file.slice_id <= folds.size:
             raise InputError(
@@ -200,10 +211,7 @@ def _read_chunk(files: tuple[RawSliceFile, ...]) -> list[mat_file.RawSlice]:
     for (path, inner_zip), members in itertools.groupby(files, key=lambda file: (file.path, file.inner_zip)):
         archive = None if path.suffix == ".mat" else _open_zip(path, inner_zip)
         for file in members:
-            try:
-                data = archive.read(file.member) if archive else path.read_bytes()
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise InputError(f"{file.name} is damaged inside its zip ({error}): fetch the zip again.") from error
+            data = _read_member(archive, file) if archive else path.read_bytes()
             slices.append(mat_file.read_slice(data, slice_id=file.slice_id, name=file.name))
     return slices
 
@@ -214,19 +222,25 @@ def _open_zip(path: Path, inner_zip: str = "") -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
         return zipfile.ZipFile(io.BytesIO(archive.read(inner_zip))) if inner_zip else archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{name} is not a zip file, or it is cut short: fetch it again.") from error
+    except _ZIP_ERRORS as error:
+        raise InputError(
+            f"{name} is not a zip file, is cut short, or cannot be read ({error}): fetch it again."
+        ) from error
 
 
-def _read_folds(manual_dir: Path, articles: set[Path]) -> np.ndarray:
-    """Reads cvind.mat in the folder or, if it is not there, in the zips of the whole article."""
-    for path in sorted(manual_dir.rglob("cvind.mat")):
-        return mat_file.read_folds(path.read_bytes(), name=str(path))
-    for path in sorted(articles):
-        archive = _open_zip(path)
-        for member in archive.namelist():
-            if member.split("/")[-1] == "cvind.mat":
-                return mat_file.read_folds(archive.read(member), name=f"{path}/{member}")
-    raise InputError(
-        f"manual_dir {manual_dir} holds no cvind.mat, which says the fold of each slice: download it from {ARTICLE}."
-    )
+def _read_member(archive: zipfile.ZipFile, file: RawSliceFile) -> bytes:
+    try:
+        return archive.read(file.member)
+    except _ZIP_ERRORS as error:
+        raise InputError(
+            f"{file.name} cannot be read ({error}): fetch its zip again, or unzip it with the program that made it."
+        ) from error
+
+
+def _read_folds(files: Mapping[str, bytes]) -> np.ndarray:
+    """Reads cvind.mat; `files` has the bytes of one or more by their names, which must say the same."""
+    (first, result), *others = ((name, mat_file.read_folds(data, name=name)) for name, data in files.items())
+    for name, other in others:
+        if not np.array_equal(result, other):
+            raise InputError(f"{first} and {name} say different folds: remove the one that is not of your slices.")
+    return result

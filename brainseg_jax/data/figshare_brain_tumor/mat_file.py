@@ -5,7 +5,9 @@ sees images and masks transposed; here they are upright, (rows, columns).
 """
 
 import io
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +17,7 @@ from brainseg_jax.errors import InputError
 
 _HEADER = "MATLAB 7.3 MAT-file, Platform: {platform}, HDF5 schema 1.00 ."
 _PHANTOM = "brainseg_jax phantom"
+MAX_VALUES = 2**26  # of one field; the largest image of the dataset has 2**18
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def write_folds(folds: np.ndarray) -> bytes:
 def _open(data: bytes, name: str) -> h5py.File:
     try:
         return h5py.File(io.BytesIO(data), "r")
-    except OSError as error:
+    except Exception as error:  # h5py has errors of many classes for files that are damaged
         raise InputError(
             f"{name} is not a MATLAB v7.3 (HDF5) file, or it is cut short: fetch it again, or save it in MATLAB with "
             "save(..., '-v7.3')."
@@ -137,15 +140,39 @@ def _open(data: bytes, name: str) -> h5py.File:
 
 
 def _field(file: h5py.File, field: str, name: str) -> np.ndarray:
-    item = file.get(field)
-    if not isinstance(item, h5py.Dataset):
-        raise InputError(
-            f"{name} has no field {field}: it is not a file of this dataset, or it is damaged; fetch it again."
-        )
+    """Reads an array that lies in the file itself, all of it, after a look at what the file declares of it."""
     try:
+        item: Any = file
+        for part in field.split("/"):
+            link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise _bad(name, field, "is a link to another place")
+            item = None if link is None else item[part]
+        if not isinstance(item, h5py.Dataset):
+            raise InputError(
+                f"{name} has no field {field}: it is not a file of this dataset, or it is damaged; fetch it again."
+            )
+        if item.external or item.is_virtual:
+            raise _bad(name, field, "has its values in other files")
+        if item.dtype.kind not in "iuf":
+            raise _bad(name, field, f"has dtype {item.dtype}, not numbers")
+        if item.shape is None or item.size > MAX_VALUES:
+            raise _bad(name, field, f"has shape {item.shape}, more than {MAX_VALUES} values or none")
+        if _is_incomplete(item):
+            raise _bad(name, field, "lacks a part of its values")
         return np.asarray(item[()])
-    except OSError as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise _bad(name, field, "cannot be read") from error
+
+
+def _is_incomplete(item: h5py.Dataset) -> bool:
+    """Whether a part of an array was never written, or lost: HDF5 would read zeros there."""
+    if item.chunks is None:
+        return bool(item.id.get_storage_size() < item.nbytes)
+    chunks = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
+    return bool(item.id.get_num_chunks() < chunks)
 
 
 def _bad(name: str, field: str, what: str) -> InputError:

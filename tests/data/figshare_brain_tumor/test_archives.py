@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -91,12 +92,55 @@ def test_a_missing_cvind_is_refused(unzipped):
         archives.find_source(unzipped)
 
 
-def test_a_duplicate_id_is_refused(unzipped):
-    path = archives.find_source(unzipped).slices[0].path
+def test_the_same_slice_twice_is_taken_once_and_different_ones_are_refused(unzipped):
+    source = archives.find_source(unzipped)
+    path = source.slices[0].path
     (unzipped / "again").mkdir()
-    shutil.copy(path, unzipped / "again")
+    again = Path(shutil.copy(path, unzipped / "again"))
+    assert archives.find_source(unzipped).fingerprint == source.fingerprint
+    again.write_bytes(source.slices[1].path.read_bytes())
     with pytest.raises(InputError, match=f"Slice {path.stem} is there twice, as .*again.*{path.name}"):
         archives.find_source(unzipped)
+
+
+def test_renamed_zips_and_unzipped_parts_are_all_taken(tmp_path, phantom_archives):
+    first, *others = zips_of(phantom_archives)
+    shutil.copy(first, tmp_path / "brainTumorDataPublic_1-766 (1).zip")
+    shutil.copy(others[0], tmp_path / "download 2026-11-26.ZIP")
+    for pack in others[1:]:
+        with zipfile.ZipFile(pack) as archive:
+            archive.extractall(tmp_path / pack.stem)
+    shutil.copy(phantom_archives / "cvind.mat", tmp_path)
+    whole = archives.find_source(phantom_archives)
+    assert archives.find_source(tmp_path).fingerprint == whole.fingerprint
+    folds = whole.folds.copy()
+    folds[0] = folds[0] % 5 + 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cvind.mat").write_bytes(mat_file.write_folds(folds))
+    with pytest.raises(InputError, match=r"cvind\.mat and .*other/cvind\.mat say different folds: remove the one"):
+        archives.find_source(tmp_path)
+
+
+def test_names_whose_number_is_none_are_no_slices(unzipped):
+    slices = archives.find_source(unzipped).slices
+    slices[0].path.with_name("²4.mat").write_bytes(b"")
+    assert archives.find_source(unzipped).slices == slices
+
+
+def test_a_zip_that_python_cannot_unpack_is_named(tmp_path, phantom_archives):
+    pack = zips_of(phantom_archives)[0]
+    for path in (pack, phantom_archives / "cvind.mat"):
+        shutil.copy(path, tmp_path)
+    data = bytearray(pack.read_bytes())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = archive.infolist()[0]
+    place = data.index(b"PK\x01\x02")  # the entry of the first member in the directory at the end
+    for flag, method, message in ((0, 9, "method is not supported"), (1, 8, "encrypted")):  # 9 is Windows' Deflate64
+        data[place + 8], data[place + 10] = flag, method
+        data[member.header_offset + 6], data[member.header_offset + 8] = flag, method
+        (tmp_path / pack.name).write_bytes(data)
+        with pytest.raises(InputError, match=rf"{member.filename} cannot be read \(.*{message}.*\): fetch its zip"):
+            list(archives.read_slices(archives.find_source(tmp_path).slices))
 
 
 def test_an_id_beyond_cvind_is_refused(unzipped):
@@ -131,7 +175,7 @@ def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):
         shutil.copy(path, tmp_path)
     data = bytearray(pack.read_bytes())
     (tmp_path / pack.name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=f"{pack.name} is not a zip file, or it is cut short"):
+    with pytest.raises(InputError, match=f"{pack.name} is not a zip file, is cut short"):
         archives.find_source(tmp_path)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         member = archive.infolist()[0]
@@ -139,7 +183,7 @@ def test_a_cut_zip_and_a_damaged_member_are_named(tmp_path, phantom_archives):
     data[start : start + 50] = bytes(byte ^ 255 for byte in data[start : start + 50])
     (tmp_path / pack.name).write_bytes(data)
     source = archives.find_source(tmp_path)
-    with pytest.raises(InputError, match=f"{pack.name}/{member.filename} is damaged inside its zip"):
+    with pytest.raises(InputError, match=f"{pack.name}/{member.filename} cannot be read"):
         list(archives.read_slices(source.slices))
 
 

@@ -1,5 +1,6 @@
 """`.mat` files: a round trip, MATLAB's layout, and what is refused."""
 
+import contextlib
 import io
 
 import h5py
@@ -105,3 +106,75 @@ def test_folds_come_back_and_other_values_are_refused():
     for wrong in (np.array([0, 1]), np.array([6]), np.array([1.5])):
         with pytest.raises(InputError, match=r"cvind\.mat: field cvind has values other than the folds 1 to 5"):
             mat_file.read_folds(mat_file.write_folds(wrong), name="cvind.mat")
+
+
+def changed(change):
+    """The bytes of a good file after `change(cjdata)`."""
+    buffer = io.BytesIO(mat_file.write_slice(make_slice(image=np.arange(70 * 70, dtype=np.int16).reshape(70, 70))))
+    with h5py.File(buffer, "r+") as file:
+        change(file["cjdata"])
+    return buffer.getvalue()
+
+
+def lose_a_chunk(group):
+    image = group["image"][()]
+    del group["image"]
+    group.create_dataset("image", image.shape, image.dtype, chunks=(35, 35))[:35] = image[:35]
+
+
+def link_outside(group):
+    del group["image"]
+    group["image"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def link_inside(group):
+    group["other"] = group["image"]
+    del group["image"]
+    group["image"] = h5py.SoftLink("/cjdata/other")
+
+
+def store_outside(group):
+    del group["image"]
+    group.create_dataset("image", (4, 4), np.int16, external=[("/etc/passwd", 0, 32)])
+
+
+def declare_too_much(group):
+    del group["image"]
+    group.create_dataset("image", (300_000, 300_000), np.int16, chunks=(100, 100))
+
+
+def refer(group):
+    del group["image"]
+    group.create_dataset("image", (4, 4), h5py.ref_dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose_a_chunk, "lacks a part of its values"),
+        (link_outside, "is a link to another place"),
+        (link_inside, "is a link to another place"),
+        (store_outside, "has its values in other files"),
+        (declare_too_much, r"has shape \(300000, 300000\), more than 67108864 values"),
+        (refer, "has dtype object, not numbers"),
+    ],
+)
+def test_what_is_not_in_the_file_itself_is_refused(change, message):
+    data = changed(change)
+    for read in (
+        lambda: mat_file.read_image(data, name="7.mat"),
+        lambda: mat_file.read_slice(data, slice_id=7, name="7.mat"),
+    ):
+        with pytest.raises(InputError, match=rf"7\.mat: field cjdata/image {message}"):
+            read()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_bytes_give_a_slice_or_one_sentence(seed):
+    data, rng = mat_file.write_slice(make_slice()), np.random.default_rng(seed)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in rng.integers(512, len(data), 4):
+            damaged[place] = rng.integers(256)
+        with contextlib.suppress(InputError):
+            assert mat_file.read_slice(bytes(damaged), slice_id=7, name="7.mat").image.dtype == np.int16
