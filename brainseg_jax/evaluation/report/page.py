@@ -38,7 +38,7 @@ def report_path(output: Path) -> Path:
       InputError: a file is there that is no report.
     """
     path = output if output.suffix == ".html" and not output.is_dir() else output / "report.html"
-    if path.exists() and GENERATOR not in path.read_text(errors="replace")[:1000]:
+    if path.exists() and GENERATOR not in path.read_text("utf-8", errors="replace")[:1000]:
         raise InputError(f"{path} is there already and is no report of this program: name another --output.")
     return path
 
@@ -82,4 +82,4 @@ def _to_html(section: Section) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / "assets" / name).read_text()
+    return (resources.files(__package__) / "assets" / name).read_text("utf-8")
