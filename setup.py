@@ -31,6 +31,7 @@ setup(
     package_data={
         "brainseg_jax": ["published_curves.json", "py.typed", "weights/*/*"],
         "brainseg_jax.data.figshare_brain_tumor": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+        "brainseg_jax.evaluation.report": ["assets/*"],
     },
     install_requires=[
         "jax>=0.10",  # arrays, gradients, compilation
@@ -69,6 +70,7 @@ setup(
             "myst-parser>=5",  # Markdown pages in Sphinx
             "furo>=2025.9",  # the theme: light, dark, narrow screens
         ],
+        "browser": ["playwright>=1.50"],  # the tests that open a report in Debian's chromium
         "test": [
             *FORMATS,
             "pytest>=8",

@@ -82,6 +82,11 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
+        if "Traceback" in str(error):  # a config file has raised, and the message quotes all of it
+            first: BaseException = error
+            while first.__context__:
+                first = first.__context__
+            _fail(_explain_config(first, traceback.extract_tb(first.__traceback__)))
         _fail(f"{error}; --help lists the flags.")
     except Exception as error:
         _fail(_explain(error))
@@ -102,7 +107,7 @@ def _explain(error: Exception) -> str:
     raise error
 
 
-def _explain_config(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str:
+def _explain_config(error: BaseException, frames: Sequence[traceback.FrameSummary]) -> str:
     """Says what is wrong in a config file, with its line, or in a flag that begins with --config."""
     message = " ".join(str(error.args[0] if error.args else error).strip("\"'").split())
     # ml_collections quotes its messages, also within one another.

@@ -23,12 +23,14 @@ EXAMPLES = flags.DEFINE_integer(
     "examples", 4, "Slices in each figure of examples; 0 for no such figures.", lower_bound=0
 )
 SAVE_MASKS = flags.DEFINE_bool("save_masks", False, "Write the predicted masks too, in masks_<split>/.")
+REPORT = flags.DEFINE_bool("report", False, "Write report.html too, the page of scripts/report.py.")
 POSTPROCESSING = cli.define_postprocessing_flags()
 
 
 def main() -> None:
     """Evaluates and prints the scores."""
     from brainseg_jax.evaluation.evaluate import evaluate
+    from brainseg_jax.evaluation.report.run import report_run
     from brainseg_jax.evaluation.summary import describe
     from brainseg_jax.workdir.weights import FILE, find_weights
 
@@ -44,6 +46,8 @@ def main() -> None:
     }
     summary = evaluate(runs, split=split, output=output, **options)
     print(f"{split}: {describe(summary)}; written to {output}")
+    if REPORT.value:
+        print(f"report: {report_run(output, split=split, weights=runs, data_dir=DATA_DIR.value)}")
 
 
 if __name__ == "__main__":

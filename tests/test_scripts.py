@@ -33,9 +33,13 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
     assert "train and test share 0 ids and 0 families" in trained.stdout
     again = run_script("train", config, *arguments, "--config.train.epochs=2", cwd=tmp_path)
     assert "Resumed after epoch 1 of 2" in again.stdout
-    scored = run_script("evaluate", "--workdir=run", cwd=tmp_path)
+    scored = run_script("evaluate", "--workdir=run", "--report", cwd=tmp_path)
     assert re.match(r"test: mean Dice 0\.\d{3} ", scored.stdout), scored.stderr
     assert json.loads((tmp_path / "run" / "evaluation_test.json").read_text())["protocol"] == "family"
+    assert "report: run/report.html" in scored.stdout
+    reported = run_script("report", "--workdir=run", "--output=out.html", "--max_slices=2", cwd=tmp_path)
+    assert re.match(r"report written to out\.html \(0\.\d MB\)", reported.stdout), reported.stderr
+    assert (tmp_path / "out.html").stat().st_size < (tmp_path / "run" / "report.html").stat().st_size
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70), np.uint8)).save(tmp_path / "own.png")
     predicted = run_script("predict", "--workdir=run", "--input=own.png", "--output=masks", cwd=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
@@ -106,6 +110,7 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ("compare", ["nowhere"], "DIR_B is missing: give DIR_A DIR_B"),
         ("compare", ["one", "two", "three"], "three is not a flag"),
         ("compare", ["one", "two"], r"one/per_slice_test\.csv is missing"),
+        ("report", ["--workdir=nowhere", "--output=out"], r"nowhere/per_slice_test\.csv is missing: score the run"),
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_published_curves", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),

@@ -77,7 +77,7 @@ def evaluate(
     else:
         segmenter = Ensemble.from_workdirs(runs)
     config = segmenter.config
-    dataset = _open(data_dir, config.data.dataset) if data_dir else Dataset.from_config(config.data)
+    dataset = open_dataset(config, data_dir)
     about: dict[str, Any] = {"trained_with": read_environment(runs[0]), "dataset": dataset.name}
     if data_dir:
         about["dataset"] += f" in {data_dir}"
@@ -155,8 +155,17 @@ def write_evaluation(
     write_json(output / f"evaluation_{split}.json", summary)
 
 
-def _open(data_dir: str, kind: str) -> Dataset:
-    """Opens a dataset of the kind if there is one, else of the other: phantom networks may be scored on real slices."""
+def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
+    """Opens the dataset of a run, or the one in `data_dir` if that is not "".
+
+    There it is one of the run's kind, or else of the other: phantom networks may be scored on real slices.
+
+    Raises:
+      InputError: there is none.
+    """
+    if not data_dir:
+        return Dataset.from_config(config.data)
+    kind = config.data.dataset
     try:
         return Dataset(data_dir, config=kind)
     except InputError:

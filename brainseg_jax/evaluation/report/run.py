@@ -1,0 +1,195 @@
+"""Makes the report of a run from what evaluate.py and train.py wrote; predicts the slices of the gallery again."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainseg_jax.data.preprocessing import scale_image
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.evaluate import open_dataset
+from brainseg_jax.evaluation.report import sections
+from brainseg_jax.evaluation.report.gallery import choose_slices, describe_choice, encode_slice
+from brainseg_jax.evaluation.report.page import report_path, write_report
+from brainseg_jax.evaluation.scores import SliceScore, read_scores
+from brainseg_jax.inference.postprocessing import Postprocessing
+from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
+from brainseg_jax.metrics.overlap import count_overlap, dice
+from brainseg_jax.utils.files import read_json
+from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_splits
+from brainseg_jax.workdir.weights import FILE
+
+_LARGEST_DIFFERENCE = 0.02  # of the mean Dice in the CSV file and now; another machine rounds another way
+
+
+class _Network(NamedTuple):
+    """What predicted the slices of `tests`: one run, or several as an ensemble."""
+
+    runs: Sequence[Path]
+    evaluation: Mapping[str, Any]  # with its threshold, min_component_fraction and checkpoint_epoch
+    tests: Sequence[int] | None  # slice ids; None for all
+
+
+def report_run(
+    directory: Path,
+    *,
+    split: str = "test",
+    output: Path | None = None,
+    weights: Sequence[Path] = (),
+    data_dir: str = "",
+    max_slices: int = 200,
+) -> Path:
+    """Writes the report of a run that has been scored.
+
+    Args:
+      directory: holds evaluation_<split>.json and per_slice_<split>.csv: a workdir, a folder of cross_validate.py
+        (split "cv"), or the --output of evaluate.py.
+      split: which of the evaluations.
+      output: the HTML file, or the folder of report.html; None for `directory`.
+      weights: the networks that were scored, workdirs or folders of weights; if empty, those in `directory`. Where
+        there are none, the report has no gallery.
+      data_dir: the prepared dataset; "" for where the evaluation or the run had it.
+      max_slices: the most slices in the gallery; see `choose_slices`. 0 for a report without images.
+
+    Returns:
+      The path of the report.
+
+    Raises:
+      InputError: the run is not scored, the scores are of another checkpoint or dataset than is there now, the dataset
+        is missing, or the file to write is no report.
+    """
+    path = report_path(output or directory)
+    scores = read_scores(directory / f"per_slice_{split}.csv")
+    evaluation = read_json(directory / f"evaluation_{split}.json")
+    folders = _folders(directory, evaluation, weights)
+    networks = _find_networks(directory, evaluation, weights) if max_slices else []
+    chosen = choose_slices(scores, count=max_slices) if networks else []
+    encoded: dict[int, dict[str, Any]] = {}
+    for network in networks:
+        tested = [score for score in chosen if network.tests is None or score.slice_id in network.tests]
+        encoded |= _encode(network, tested, data_dir or evaluation["dataset"].partition(" in ")[2])
+    write_report(
+        path,
+        title=_title(directory, evaluation, weights),
+        sections=[
+            sections.summary_section(evaluation),
+            sections.run_section(evaluation, _read(folders, "config.json"), _read(folders, "splits.json")),
+            sections.curves_section([rows for folder in folders if (rows := read_metrics(folder, epochs=sys.maxsize))]),
+            sections.dice_section(scores, evaluation),
+            sections.calibration_section(evaluation),
+        ],
+        slices=[encoded[score.slice_id] for score in chosen],
+        note=_note(evaluation, len(scores), max_slices, has_network=bool(networks)),
+    )
+    return path
+
+
+def _folders(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> list[Path]:
+    """Returns the folders that may say what was run, each once: that of the scores, its folds, and the networks."""
+    folds = [directory / f"fold_{fold}" for fold in evaluation.get("by_fold", ())]
+    return list({folder.resolve(): folder for folder in (directory, *folds, *weights)}.values())
+
+
+def _find_networks(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> list[_Network]:
+    """Returns the networks that made the scores; none where they are not at hand."""
+
+    def is_there(run: Path) -> bool:
+        return (run / "checkpoints").is_dir() or (run / FILE).exists()
+
+    if by_fold := evaluation.get("by_fold"):
+        runs = {directory / f"fold_{fold}": {**evaluation, **of_fold} for fold, of_fold in by_fold.items()}
+        if not all(map(is_there, runs)):
+            return []
+        return [_Network([run], of_fold, read_splits(run)["test"]) for run, of_fold in runs.items()]
+    if weights or is_there(directory):
+        return [_Network(weights or [directory], evaluation, None)]
+    return []
+
+
+def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Predicts the slices of scores and gives each, encoded, by its id.
+
+    Raises:
+      InputError: checkpoint, true masks or Dice are others than those of the scores.
+    """
+    runs, evaluation = network.runs, network.evaluation
+    postprocessing = Postprocessing(evaluation["threshold"], evaluation["min_component_fraction"])
+    segmenter: Predictor | Ensemble
+    if len(runs) == 1:
+        segmenter = Predictor.from_workdir(runs[0], **vars(postprocessing), tta_flip=evaluation.get("tta_flip"))
+        epoch: Any = segmenter.epoch
+    else:
+        segmenter = Ensemble.from_workdirs(runs)
+        epoch = segmenter.epochs
+    again = "score it again with scripts/evaluate.py, or add --max_slices=0 for a report without images"
+    if epoch != evaluation["checkpoint_epoch"]:
+        raise InputError(
+            f"The scores are of epoch {evaluation['checkpoint_epoch']}, but the best checkpoint of {runs[0]} is of "
+            f"epoch {epoch}: {again}."
+        )
+    dataset = open_dataset(segmenter.config, data_dir)
+    now = []
+    for score, (sample, probabilities) in zip(
+        scores, predict_slices(segmenter, dataset, np.array([score.slice_id for score in scores])), strict=True
+    ):
+        if np.count_nonzero(sample.mask) != score.tumour_pixels or sample.mask.size != score.image_pixels:
+            raise InputError(
+                f"Slice {score.slice_id} of the dataset has another true mask than the one that was scored: name the "
+                "--data_dir that it was scored with, or add --max_slices=0 for a report without images."
+            )
+        now.append(float(dice(count_overlap(postprocessing.mask(probabilities)[None], sample.mask[None]))[0]))
+        yield (
+            score.slice_id,
+            encode_slice(
+                scale_image(sample.image),
+                probabilities,
+                postprocessing,
+                name=f"slice {score.slice_id}",
+                true_mask=sample.mask,
+                dice=score.dice,
+                label=score.label,
+                patient_id=score.patient_id,
+                size=score.size if score.tumour_pixels else "no tumour",
+            ),
+        )
+    kept = [score.dice for score in scores]
+    if kept and np.mean(np.abs(np.array(now) - kept)) > _LARGEST_DIFFERENCE:
+        raise InputError(
+            f"The masks of {runs[0]} have a mean Dice of {np.mean(now):.3f} on the slices of the gallery, but the "
+            f"scores say {np.mean(kept):.3f}: {again}."
+        )
+
+
+def _read(folders: Sequence[Path], name: str) -> Any:
+    """Reads the JSON file from the first folder that has it; None where none has."""
+    return next((read_json(folder / name) for folder in folders if (folder / name).exists()), None)
+
+
+def _title(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> str:
+    name = (weights[0] if len(weights) == 1 else directory).resolve().name
+    home = next((folder for folder in (directory, *weights) if (folder / "config.json").exists()), None)
+    split = "five folds" if evaluation["split"] == "cv" else f"split {evaluation['split']}"
+    if home is None:
+        return f"{name}: {evaluation['network']}, {evaluation['image_size']}×{evaluation['image_size']}, {split}"
+    seeds = str(evaluation["seed"]) if "members" in evaluation else ""
+    title = describe_run(read_config(home), name=name, all_folds=evaluation["split"] == "cv", seeds=seeds)
+    return title if evaluation["split"] == "cv" else f"{title}, {split}"
+
+
+def _note(evaluation: Mapping[str, Any], total: int, max_slices: int, *, has_network: bool) -> str:
+    """Says which slices the gallery shows, or why none."""
+    if not max_slices:
+        return "This report was asked for without images (--max_slices=0)."
+    if not has_network:
+        return (
+            "There are no images: the networks that made the scores are not in the folder. scripts/report.py takes "
+            "them with --weights."
+        )
+    patients = (
+        ""
+        if evaluation["dataset"].startswith("phantom")
+        else " The images are of patients: keep this file as you keep those."
+    )
+    return describe_choice(total, count=max_slices) + patients
