@@ -83,10 +83,7 @@ def _parse(arguments: list[str]) -> list[str]:
         return flags.FLAGS(arguments)
     except flags.Error as error:
         if "Traceback" in str(error):  # a config file has raised, and the message quotes all of it
-            first: BaseException = error
-            while first.__context__:
-                first = first.__context__
-            _fail(_explain_config(first, traceback.extract_tb(first.__traceback__)))
+            _fail(_explain_config(error))
         _fail(f"{error}; --help lists the flags.")
     except Exception as error:
         _fail(_explain(error))
@@ -101,14 +98,22 @@ def _explain(error: Exception) -> str:
     if cause is not None:
         return str(cause)
     # ml_collections has no error class of its own: a file that is missing, a key that the config lacks, a wrong type.
-    frames = traceback.extract_tb(error.__traceback__)
-    if any("ml_collections" in frame.filename for frame in frames):
-        return _explain_config(error, frames)
+    if any("ml_collections" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+        return _explain_config(error)
     raise error
 
 
-def _explain_config(error: BaseException, frames: Sequence[traceback.FrameSummary]) -> str:
+def _explain_config(error: BaseException) -> str:
     """Says what is wrong in a config file, with its line, or in a flag that begins with --config."""
+    files = tuple(word.split("=", 1)[1] for word in sys.argv if word.startswith("--config="))
+    place = ""
+    link: BaseException | None = error
+    while link:
+        lines = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename.endswith(files)]
+        if files and lines:
+            error, place = link, f"{lines[-1].filename}, line {lines[-1].lineno}: "
+            break
+        link = link.__context__
     message = " ".join(str(error.args[0] if error.args else error).strip("\"'").split())
     # ml_collections quotes its messages, also within one another.
     bare = re.sub(r"""\\n|["'\\]""", " ", message)
@@ -118,12 +123,9 @@ def _explain_config(error: BaseException, frames: Sequence[traceback.FrameSummar
         similar = difflib.get_close_matches(field, names, 1, 0.7)
         hint = f"did you mean {names[similar[0]]}?" if similar else "brainseg_jax/config.py lists all fields."
         message = f"config has no field {field}: {hint}"
-    files = [word.split("=", 1)[1] for word in sys.argv if word.startswith("--config=")]
-    places = [frame for frame in frames if any(frame.filename.endswith(file) for file in files)]
-    if places:
-        kind = "" if unknown else f"{type(error).__name__}: "
-        message = f"{places[-1].filename}, line {places[-1].lineno}: {kind}{message}"
-    return message
+    elif place:
+        message = f"{type(error).__name__}: {message}"
+    return place + message
 
 
 def _fail(message: str) -> None:
