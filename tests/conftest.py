@@ -1,5 +1,6 @@
 """What several test files share: a small prepared dataset of phantom slices, and a run that was trained on it."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,10 +10,9 @@ import jax
 import ml_collections
 import pytest
 
-from brainseg_jax.config import get_config
+from brainseg_jax.config import flatten, get_config
 from brainseg_jax.data.figshare_brain_tumor import archives, prepare
 from brainseg_jax.data.phantom import generate
-from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils import xla_setup
 from tests import quick_compilation
 
@@ -41,8 +41,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Many tests compile the same small networks: once is enough for all of pytest-xdist's processes."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    folder = shared_folder(tmp_path_factory)
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
@@ -86,10 +85,31 @@ def make_config(data_dir):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, make_config):
-    """The workdir of a short run of a U-Net with dropout that learned something."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    train_and_evaluate(make_config(**TRAINED), workdir)
+    """The workdir of a short run of a U-Net with dropout that learned something, shared by pytest-xdist's processes."""
+    folder = shared_folder(tmp_path_factory)
+    workdir, script = folder / "trained" / "run", REPOSITORY / "scripts" / "train.py"
+    settings, defaults = (flatten(config.to_dict()) for config in (make_config(**TRAINED), get_config()))
+    options = [f"--config.{name}={value}" for name, value in settings.items() if value != defaults[name]]
+    command = [
+        sys.executable,
+        script,
+        f"--config={REPOSITORY}/brainseg_jax/config.py",
+        f"--workdir={workdir}",
+        *options,
+    ]
+    with (folder / "trained.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (workdir / "figures" / "learning_curves.png").exists():
+            # Compiled as users do: so many steps of a program that is compiled quickly would take longer.
+            environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(quick_compilation.FLAGS, "")}
+            subprocess.run(command, env=environment, check=True)
     return workdir
+
+
+def shared_folder(tmp_path_factory):
+    """Returns the temporary folder of all of pytest-xdist's processes."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")

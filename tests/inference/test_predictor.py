@@ -9,7 +9,8 @@ from PIL import Image
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice
-from brainseg_jax.inference.predict_files import find_images, predict_files
+from brainseg_jax.inference.find_images import find_images
+from brainseg_jax.inference.predict_files import predict_files
 from brainseg_jax.inference.predictor import Predictor
 from tests.conftest import REPOSITORY
 
