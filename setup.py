@@ -49,6 +49,10 @@ setup(
             "mlcroissant>=1.0",  # likewise
             "dill>=0.3.8",  # TFDS's test case likewise
         ],
+        "onnx": [
+            "onnx>=1.17",  # writes model.onnx; the first for NumPy 2
+            "onnxruntime>=1.20",  # runs it once after export; likewise
+        ],
         "bench": ["torch>=2.9"],  # what scripts/benchmark.py measures against
         "docs": [
             "sphinx>=9",  # builds docs/, with the API from the docstrings
@@ -56,6 +60,7 @@ setup(
             "furo>=2025.9",  # the theme: light, dark, narrow screens
         ],
         "test": [
+            "brainseg_jax[onnx]",
             "pytest>=8",
             "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",
