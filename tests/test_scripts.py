@@ -61,6 +61,7 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
         ("compare", ["one", "two"], r"one/per_slice_test\.csv is missing"),
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_published_curves", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
+        ("export", ["--weights=nowhere", "--output=out", "--formats=torch"], "names torch: choose from onnx"),
         ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),
     ],
 )

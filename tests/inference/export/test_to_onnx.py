@@ -93,7 +93,7 @@ def test_a_network_gives_the_same_probabilities(settings, size, tta_flip):
         (lambda x: jnp.sort(x, axis=1), "sort"),
         (
             lambda x: jax.lax.conv_general_dilated(
-                x, KERNEL, (2, 2), "VALID", lhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x, KERNEL, (2, 2), ((0, 0), (0, 0)), lhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
             ),
             "conv_general_dilated",
         ),
