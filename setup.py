@@ -8,16 +8,8 @@ from setuptools import find_packages, setup
 INIT = Path(__file__).with_name("brainseg_jax") / "__init__.py"
 VERSION = re.search(r'__version__ = "(.+)"', INIT.read_text())[1]
 
-FORMATS = [
-    "pydicom>=3.0",  # DICOM files
-    "python-gdcm>=3.0.24",  # their compressed pixels
-    "highdicom>=0.26",  # DICOM segmentations
-    "nibabel>=5.3",  # NIfTI volumes
-    "tifffile>=2025.1",  # TIFF files of every depth
-    "imagecodecs>=2025.3",  # compressed TIFF files and PNG colours of 16 bits
-]
 # Each runs the script of its name: brainseg-predict is scripts/predict.py.
-PROGRAMS = ("train", "evaluate", "predict", "prepare-data", "cross-validate", "compare", "export")
+PROGRAMS = ("train", "evaluate", "predict", "prepare-data", "cross-validate", "compare", "export", "report")
 
 setup(
     name="brainseg_jax",
@@ -56,13 +48,24 @@ setup(
         "pooch[progress]>=1.8",  # the download from figshare, with checksums
     ],
     extras_require={
-        "formats": FORMATS,
+        "formats": [
+            "pydicom>=3.0",  # DICOM files
+            "python-gdcm>=3.0.24",  # their compressed pixels
+            "highdicom>=0.26",  # DICOM segmentations
+            "nibabel>=5.3",  # NIfTI volumes
+            "tifffile>=2025.1",  # TIFF files of every depth
+            "imagecodecs>=2025.3",  # compressed TIFF files and PNG colours of 16 bits
+        ],
         "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
         "tf": [
             "tensorflow-cpu>=2.20",  # `tfds build`, `tfds.load` and TFDS's own test case
             "apache-beam>=2.60",  # the `tfds` command imports it and TFDS does not declare it
             "mlcroissant>=1.0",  # likewise
             "dill>=0.3.8",  # TFDS's test case likewise
+        ],
+        "onnx": [
+            "onnx>=1.17",  # writes model.onnx; the first for NumPy 2
+            "onnxruntime>=1.20",  # runs it once after export; likewise
         ],
         "bench": ["torch>=2.9"],  # what scripts/benchmark.py measures against
         "docs": [
@@ -72,7 +75,7 @@ setup(
         ],
         "browser": ["playwright>=1.50"],  # the tests that open a report in Debian's chromium
         "test": [
-            *FORMATS,
+            "brainseg_jax[formats,onnx]",
             "pytest>=8",
             "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",

@@ -25,7 +25,7 @@ myst_heading_anchors = 3
 smartquotes = False  # code says "" and means it
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
-autodoc_mock_imports = ["torch"]  # of the benchmark alone, and large
+autodoc_mock_imports = ["torch", "onnx"]  # of the benchmark and of the export alone
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True

@@ -1,4 +1,4 @@
-"""Exports trained weights: `python scripts/export.py --workdir=runs/unet --output=weights/unet`."""
+"""Exports trained weights: `python scripts/export.py --workdir=runs/unet --output=weights/unet --formats=onnx`."""
 
 from pathlib import Path
 
@@ -6,24 +6,48 @@ from absl import flags
 
 from brainseg_jax import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run whose test split was scored.", required=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "A run whose test split was scored, a folder that this script wrote, or a name of weights in the package.",
+    required=True,
+)
+flags.DEFINE_alias("weights", "workdir")
 OUTPUT = flags.DEFINE_string("output", None, "New folder for the weights.", required=True)
-DTYPE = flags.DEFINE_string("dtype", "float32", "Of the weights: float32, or float16, which halves the file.")
+FORMATS = flags.DEFINE_list("formats", [], "What to write beside model.safetensors: onnx, stablehlo or onnx,stablehlo.")
+DTYPE = flags.DEFINE_string(
+    "dtype", "float32", "Of the weights in model.safetensors: float32, or float16, which halves the file."
+)
 
 
 def main() -> None:
-    """Writes the weights with their config and card."""
-    from brainseg_jax.evaluation.model_card import model_card
-    from brainseg_jax.inference.predictor import Predictor
-    from brainseg_jax.utils.files import read_json, write_text
+    """Writes the weights with their config and card, and compares each further form with the network."""
+    import jax
 
-    workdir, output = Path(WORKDIR.value), Path(OUTPUT.value)
-    predictor = Predictor.from_workdir(workdir)
-    evaluation = read_json(workdir / "evaluation_test.json")
-    card = model_card(output.name, predictor.config, evaluation, predictor.postprocessing)
-    predictor.save_pretrained(output, dtype=DTYPE.value)
-    write_text(output / "README.md", card)
+    # A GPU rounds the factors of convolutions; on a CPU the forms must agree with the network to the last digits.
+    jax.config.update("jax_platforms", "cpu")
+
+    from brainseg_jax.evaluation.model_card import model_card
+    from brainseg_jax.inference.export.forms import check_forms, export_network
+    from brainseg_jax.inference.predictor import Predictor
+    from brainseg_jax.utils.files import read_json
+    from brainseg_jax.workdir.weights import FILE, find_weights
+
+    check_forms(FORMATS.value)
+    source, output = find_weights(WORKDIR.value), Path(OUTPUT.value)
+    predictor = Predictor.from_workdir(source)
+    if (source / FILE).exists() and (source / "README.md").exists():
+        card = (source / "README.md").read_text()
+    else:
+        evaluation = read_json(source / "evaluation_test.json")
+        card = model_card(output.name, predictor.config, evaluation, predictor.postprocessing)
+    comparisons = export_network(predictor, output, card=card, forms=FORMATS.value, dtype=DTYPE.value)
     print(f"weights, config and card in {output}")
+    for one in comparisons:
+        masks = f"masks differ at {one.pixels} pixels" if one.pixels else "masks are equal"
+        print(
+            f"{one.file}: on {one.slices} phantom slices probabilities differ by at most {one.difference:.1e}, {masks}"
+        )
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ("report", ["--workdir=nowhere", "--output=out"], r"nowhere/per_slice_test\.csv is missing: score the run"),
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_published_curves", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
+        ("export", ["--weights=nowhere", "--output=out", "--formats=torch"], "names torch: choose from onnx"),
         ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),
     ],
 )

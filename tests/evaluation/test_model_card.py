@@ -1,6 +1,7 @@
 """The card of exported weights says what evaluation_test.json says."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -21,9 +22,14 @@ def scored(tmp_path_factory, trained):
     return workdir
 
 
-def test_export_writes_weights_config_and_card(tmp_path, scored, run_script):
-    finished = run_script("export", f"--workdir={scored}", f"--output={tmp_path / 'small'}", "--dtype=float16")
+def test_export_writes_weights_config_card_and_forms(tmp_path, scored, run_script):
+    arguments = (f"--output={tmp_path / 'small'}", "--dtype=float16", "--formats=onnx")
+    finished = run_script("export", f"--workdir={scored}", *arguments)
     assert finished.returncode == 0, finished.stderr
+    pattern = r"model\.onnx: on 4 phantom slices probabilities differ by at most \d\.\de-0[678], masks are equal"
+    assert re.search(pattern, finished.stdout)
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    assert (tmp_path / "small" / "run_model.py").exists()
     card = (tmp_path / "small" / "README.md").read_text()
     scores = json.loads((scored / "evaluation_test.json").read_text())
     assert card.startswith("---\nlicense:")
@@ -31,6 +37,12 @@ def test_export_writes_weights_config_and_card(tmp_path, scored, run_script):
     assert all(f"| {label} | {of_class['slices']} |" in card for label, of_class in scores["by_class"].items())
     assert "trained on synthetic slices" in card
     assert Predictor.from_pretrained(tmp_path / "small").epoch == scores["checkpoint_epoch"]
+    again = run_script("export", f"--weights={tmp_path / 'small'}", f"--output={tmp_path / 'again'}")
+    assert again.returncode == 0, again.stderr
+    assert not (tmp_path / "again" / "run_model.py").exists()
+    kept, _, running = card.partition("\n## Without brainseg_jax\n")
+    assert (tmp_path / "again" / "README.md").read_text() == kept
+    assert "`model.onnx`" in running
 
 
 def test_a_run_that_was_not_scored_is_not_exported(tmp_path, trained, run_script):

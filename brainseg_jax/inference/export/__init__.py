@@ -1,0 +1,1 @@
+"""The network in forms that run without this package."""

@@ -1,0 +1,1 @@
+"""Tests of brainseg_jax/inference/export/."""
