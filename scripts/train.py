@@ -6,9 +6,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from brainseg_jax import cli
+from brainseg_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only show settings, split, parameters and memory, and do one step; needs no --workdir."
+)
 CLUSTER = flags.DEFINE_string(
     "cluster", "", "For several processes: auto (SLURM, Open MPI, clouds) or HOST:PORT,PROCESSES,PROCESS."
 )
@@ -17,6 +21,13 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Trains a network."""
+    if DRY_RUN.value:
+        from brainseg_jax.training.dry_run import dry_run
+
+        print(dry_run(CONFIG.value))
+        return
+    if not WORKDIR.value:
+        raise InputError("--workdir is missing: name a folder for the run.")
     from brainseg_jax.training.loop import train_and_evaluate
     from brainseg_jax.utils.sharding import initialize_distributed
 

@@ -15,13 +15,12 @@ from tqdm import tqdm
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.loaders import SliceLoader, choose_steps_per_call, epoch_batches, make_loaders
 from brainseg_jax.data.packing import load_slices
-from brainseg_jax.data.splits import describe_splits, make_splits
+from brainseg_jax.data.splits import describe_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import tune_postprocessing, write_postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices, restore_variables
-from brainseg_jax.models import create_model
 from brainseg_jax.plots.learning_curves import learning_curves
-from brainseg_jax.training.preflight import check_no_leakage, check_ranges
+from brainseg_jax.training.preflight import check_no_leakage, open_splits
 from brainseg_jax.training.setup import setup_training
 from brainseg_jax.training.state import TrainState, current_learning_rate, observe_validation_loss, with_variables
 from brainseg_jax.training.step import BatchMetrics, TrainStep, evaluate_slices, join_metrics, mean_metrics, run_epoch
@@ -52,15 +51,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     Raises:
       InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
     """
-    model = create_model(config.model)
-    check_ranges(config, stride=model.stride)
-    dataset = Dataset.from_config(config.data)
-    splits = make_splits(dataset.metadata, **config.split)
-    if splits["train"].size < config.train.batch_size:
-        raise InputError(
-            f"config.train.batch_size is {config.train.batch_size}, more than the {splits['train'].size} slices to "
-            "train on: lower it."
-        )
+    dataset, splits = open_splits(config)
     starts_anew = not (directory / "checkpoints").is_dir()
     init_from = find_weights(config.train.init_from) if config.train.init_from and starts_anew else None
     if init_from:

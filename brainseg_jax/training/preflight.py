@@ -7,17 +7,39 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.data.loaders import CACHES
 from brainseg_jax.data.metadata import SliceMetadata
-from brainseg_jax.data.splits import MUST_NOT_SHARE, patients_of
+from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing
+from brainseg_jax.models import create_model
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 from brainseg_jax.workdir.weights import find_weights
 
 # Fields of a network that may differ from the run that another starts from: its parameters stay the same in number.
 KEEP_PARAMETERS = {"dropout_rate", "prior", "dtype"}
+
+
+def open_splits(config: ml_collections.ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """Opens the dataset of a run and divides it, after a look at the config.
+
+    Returns:
+      The dataset, and the slice ids of each split.
+
+    Raises:
+      InputError: see `check_ranges`; there is no such dataset or split, or too few slices for a batch.
+    """
+    check_ranges(config, stride=create_model(config.model).stride)
+    dataset = Dataset.from_config(config.data)
+    splits = make_splits(dataset.metadata, **config.split)
+    if splits["train"].size < config.train.batch_size:
+        raise InputError(
+            f"config.train.batch_size is {config.train.batch_size}, more than the {splits['train'].size} slices to "
+            "train on: lower it."
+        )
+    return dataset, splits
 
 
 def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
@@ -44,6 +66,8 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
         ("train.epochs", config.train.epochs, 1),
         ("train.batch_size", config.train.batch_size, 1),
         ("train.steps_per_call", config.train.steps_per_call, 0),
+        ("seed", config.seed, 0),
+        ("split.seed", config.split.seed, 0),
         ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
     ):
         if value < least:
