@@ -143,7 +143,7 @@ def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds
     fold = f" fold {config.split.fold}" if has_folds(config.split.protocol) else ""
     fold = ", five folds" if all_folds else fold
     size = config.data.image_size
-    dataset = "" if config.data.dataset == "figshare" else f", {config.data.dataset} slices"
+    dataset = {"figshare": "", "folder": ", own slices"}.get(config.data.dataset, f", {config.data.dataset} slices")
     return (
         (f"{name}: " if name else "")
         + f"{MODELS[config.model.name].title} {config.model.start_filters}, {size}×{size}{dataset}, "

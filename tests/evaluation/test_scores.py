@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from brainseg_jax.data.dataset import Sample
+from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
 from brainseg_jax.evaluation.summary import pooled_dice, summarize
@@ -35,7 +36,13 @@ def test_a_row_equals_values_derived_by_hand():
     predicted, true = np.zeros((2, 20, 20), bool)
     true[5:9, 5:9] = True  # 16 pixels
     predicted[5:9, 5:7] = True  # half of them
-    row = score_slice(Sample(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
+    row = score_slice(
+        Sample(7, true, true.astype(np.uint8), 0.5),
+        predicted,
+        patient_id="MR000001B",
+        family="MR000001",
+        label="glioma",
+    )
     assert (row.slice_id, row.patient_id, row.family, row.label) == (7, "MR000001B", "MR000001", "glioma")
     assert (row.image_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
     names = ("dice", "iou", "precision", "recall")
@@ -50,7 +57,7 @@ def test_pooled_dice_is_the_dice_of_all_pixels_together():
     generator = np.random.default_rng(0)
     true, predicted = generator.random((2, 5, 20, 20)) < np.linspace(0.02, 0.5, 5)[:, None, None]
     rows = [
-        score_slice(Sample(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", label="glioma")
+        score_slice(Sample(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", family="1", label="glioma")
         for mask, guess in zip(true, predicted, strict=True)
     ]
     pooled = 2 * (true & predicted).sum() / (true.sum() + predicted.sum())
@@ -68,7 +75,7 @@ def test_the_summary_equals_values_derived_by_hand():
         score("meningioma", 1.0, patient_id="7", hd95_mm=0.0, tumour_pixels=3),
         score("meningioma", 0.9, patient_id="7", hd95_mm=1.0, tumour_pixels=4),
     ]
-    found = summarize(rows)
+    found = summarize(rows, classes=LABELS)
     assert (found["slices"], found["patients"], found["families"]) == (4, 3, 2)
     assert found["dice"] == pytest.approx(0.6)
     assert found["dice_median"] == pytest.approx(0.7)
@@ -94,7 +101,7 @@ def test_the_summary_equals_values_derived_by_hand():
 def test_intervals_are_those_of_the_bootstrap_over_families():
     rng = np.random.default_rng(0)
     rows = [score("glioma", dice, patient_id=str(index % 9)) for index, dice in enumerate(rng.random(40))]
-    intervals = summarize(rows)["intervals"]
+    intervals = summarize(rows, classes=LABELS)["intervals"]
     dice = np.array([row.dice for row in rows])
     families = [row.family for row in rows]
     assert intervals["dice"] == pytest.approx(bootstrap_mean(dice, families))
@@ -102,7 +109,7 @@ def test_intervals_are_those_of_the_bootstrap_over_families():
     assert intervals["by_class"]["pituitary"]["dice"] is None
     low, high = intervals["dice"]
     assert low < dice.mean() < high
-    assert summarize(rows[:1])["intervals"]["dice"] is None  # one family is too few for an interval
+    assert summarize(rows[:1], classes=LABELS)["intervals"]["dice"] is None  # one family is too few for an interval
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):
@@ -120,11 +127,11 @@ def test_a_new_metric_is_one_entry_and_older_files_can_still_be_read(tmp_path, m
     true = np.zeros((20, 20), bool)
     true[5:9, 5:9] = True
     record = Sample(7, true, true.astype(np.uint8), 0.5)
-    row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", label="glioma")
+    row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", family="1", label="glioma")
     write_scores(tmp_path / "new.csv", [row])
     assert read_scores(tmp_path / "new.csv")[0].metrics["pixels_too_many"] == 4.0
-    assert summarize([row, row])["pixels_too_many"] == 4.0
-    assert summarize([row, old])["pixels_too_many"] == 4.0  # the mean over the slices that have it
+    assert summarize([row, row], classes=LABELS)["pixels_too_many"] == 4.0
+    assert summarize([row, old], classes=LABELS)["pixels_too_many"] == 4.0  # the mean over the slices that have it
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
