@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.own_slices.table import read_source
 from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.comparison import compare_scores
@@ -20,6 +23,7 @@ from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.preflight import check_no_leakage
 from brainseg_jax.workdir.files import describe_run, read_config, read_splits
 from brainseg_jax.workdir.weights import find_weights
+from tests.conftest import REPOSITORY
 from tests.data.own_slices.files import CLASSES, write_files
 from tests.helpers import rows_of
 
@@ -138,6 +142,23 @@ def test_a_run_is_scored_on_the_only_dataset_of_a_folder_whatever_its_kind(train
     scored = evaluate(run, split="all", data_dir=str(data_dir), output=tmp_path / "b", examples=0)
     assert scored["dataset"] == f"phantom in {data_dir}"
     assert "false_alarm_share" not in scored
+    for place in (data_dir / "figshare_brain_tumor", folder / "tfds" / "own_slices"):
+        shutil.copytree(place, tmp_path / "both" / place.name)
+    figshare = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((figshare / "config.json").read_text())
+    config["data"]["dataset"] = "figshare"
+    (figshare / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="both holds folder and phantom slices: name a folder that holds one of them"):
+        evaluate(figshare, split="all", data_dir=str(tmp_path / "both"), output=tmp_path / "c", examples=0)
+
+
+def test_the_example_of_the_page_makes_a_table_that_is_accepted(tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs" / "how_to" / "own_data.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    source = read_source(Path("table.csv"), images=Path("images"), masks=Path("masks"), seed=0)
+    assert len(source.slices) == len(list(Path("images").iterdir())) > 60
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command "
             f"{now['train.epochs']}: under optimizer.schedule = 'cosine' the learning rate follows from it; name "
-            "another --workdir."
+            f"another --workdir, with --config.train.init_from={directory} to start from these weights."
         )
     if now["train.epochs"] < before["train.epochs"]:
         raise InputError(

@@ -57,6 +57,18 @@ def test_a_class_without_slices_and_bins_without_pixels_are_left_empty(tmp_path)
     assert len(colours) > 10
 
 
+def test_any_number_of_classes_is_drawn_and_slices_without_tumour_are_not(tmp_path):
+    calibration = calibration_of(lambda found: found > 0.5)
+    for count in (1, 9):
+        names = [f"class {number}" for number in range(count)]
+        rows, options = rows_of(*names), {"title": "title", "classes": names}
+        without = score(names[0], float("nan"), tumour_pixels=0)
+        score_charts.score_overview(rows, calibration, tmp_path / "a.png", **options)
+        score_charts.score_overview([*rows, without], calibration, tmp_path / "b.png", **options)
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    score_charts.score_overview([without], calibration, tmp_path / "c.png", title="title", classes=["class 0"])
+
+
 def test_no_scores_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no score to draw"):
         score_charts.score_overview([], {}, tmp_path / "a.png", title="title", classes=LABELS)

@@ -10,7 +10,7 @@ from brainseg_jax.data.dataset import Sample
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
-from brainseg_jax.evaluation.summary import pooled_dice, summarize
+from brainseg_jax.evaluation.summary import describe, pooled_dice, summarize
 from brainseg_jax.metrics.bootstrap import bootstrap_mean
 from brainseg_jax.metrics.slice_metrics import METRICS
 
@@ -96,6 +96,32 @@ def test_the_summary_equals_values_derived_by_hand():
         "share_missed": 0.5,
     }
     assert [group["slices"] for group in found["by_size"].values()] == [2, 0, 2, 0]
+
+
+def test_slices_without_tumour_have_no_metrics_and_count_as_false_alarms():
+    empty = np.zeros((20, 20), bool)
+    marked = empty.copy()
+    marked[0, :3] = True
+    sample = Sample(7, empty, empty.astype(np.uint8), 0.5)
+    options = {"family": "9", "label": "glioma"}
+    quiet, alarm = (
+        score_slice(sample, mask, patient_id=name, **options) for mask, name in ((empty, "8"), (marked, "9"))
+    )
+    assert all(math.isnan(value) for row in (quiet, alarm) for value in row.metrics.values())
+    assert (quiet.size, quiet.predicted_pixels, alarm.predicted_pixels) == ("none", 0, 3)
+    rows = [score("glioma", 0.0), score("glioma", 0.8, patient_id="2"), quiet, alarm, alarm]
+    found = summarize(rows, classes=LABELS)
+    plain = summarize(rows[:2], classes=LABELS)
+    for name in (*METRICS, "dice_median", "dice_patient_mean", "share_missed", "by_size"):
+        assert found[name] == plain[name]
+    assert found["by_class"] == plain["by_class"]
+    assert (found["slices"], found["slices_without_tumour"], found["false_positive_pixels"]) == (5, 3, 2.0)
+    assert found["false_alarm_share"] == pytest.approx(2 / 3)
+    assert "false_alarm_share" not in plain
+    assert pooled_dice(rows) == pytest.approx(2 * 8 / (20 + 20 + 3 + 3))  # 8 of 10 pixels shared
+    only = summarize([quiet, alarm], classes=LABELS) | {"protocol": "family"}
+    assert only["dice"] is only["dice_median"] is only["dice_patient_mean"] is only["share_missed"] is None
+    assert describe(only).startswith("no tumour on 2 slices of 1 families, false alarms in 50.0% of the 2 without")
 
 
 def test_intervals_are_those_of_the_bootstrap_over_families():
