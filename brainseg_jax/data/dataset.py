@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.figshare_brain_tumor import Builder
 from brainseg_jax.data.metadata import SliceMetadata
-from brainseg_jax.data.own_slices import OwnSlices
+from brainseg_jax.data.own_slices.builder import OwnSlices
 from brainseg_jax.errors import InputError
 
 # The builder of each dataset, and what makes scripts/prepare_data.py prepare it.

@@ -1,5 +1,1 @@
-"""A user's own slices, as image and mask files and a table, as a TFDS dataset."""
-
-from brainseg_jax.data.own_slices.builder import OwnSlices
-
-__all__ = ["OwnSlices"]
+"""Slices of a user's own, as image and mask files and a table, as a TFDS dataset."""
