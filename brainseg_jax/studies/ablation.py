@@ -163,7 +163,7 @@ def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -
 def _describe(report: Mapping[str, Any]) -> str:
     config = ml_collections.ConfigDict(report["config"])
     recipe, choice = report["variants"]["recipe"], report["choice_across_halves"]
-    classes = (name.capitalize() for name in recipe["dice_by_class"])
+    classes = (name[:1].upper() + name[1:] for name in recipe["dice_by_class"])
     header = ("Variant", "What is changed", "Dice", "Difference", *classes, "Missed")
     rows = []
     for name, row in report["variants"].items():
