@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # seed of the parameters, the order of the slices, augmentation and dropout
 
     config.data = ml_collections.ConfigDict()
-    config.data.dataset = "figshare"  # "figshare", or "phantom" for phantom slices
+    config.data.dataset = "figshare"  # "figshare", "phantom" for phantom slices, "folder" for your own
     config.data.data_dir = ""  # the folder that prepare_data.py wrote to; "" for TFDS's own default
     config.data.image_size = 512  # side in pixels to which slices are resized, a multiple of the network's stride
     config.data.intensity_percentile = 0.0  # grey levels run from this percentile to 100 minus it; 0: from min to max

@@ -23,7 +23,8 @@ def main(*arguments: str) -> None:
     first, second = (read_scores(folder / f"per_slice_{split}.csv") for folder in folders)
     result, names = comparison.compare_scores(first, second), comparison.short_names(*folders)
     table = comparison.comparison_table(result, names=names)
-    pairs = sorted(comparison.pair_scores(first, second), key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:SHOWN]
+    pairs = [pair for pair in comparison.pair_scores(first, second) if pair[0].tumour_pixels]  # the others have no Dice
+    pairs = sorted(pairs, key=lambda pair: -abs(pair[1].dice - pair[0].dice))[:SHOWN]
     print(f"{table}\n\nSlices on which they differ most (Dice of the first, of the second):")
     for one, other in pairs:
         print(f"  {one.slice_id:>5}  {one.label:<11} {one.dice:.3f}  {other.dice:.3f}")

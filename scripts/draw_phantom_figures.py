@@ -74,7 +74,7 @@ def draw_comparison(dataset: Any, directories: list[Path], members: list[int], p
         for sample, probabilities in predict_slices(predictor, dataset, np.array(members)):
             mask = predictor.postprocessing.mask(probabilities)
             masks[name].append(mask)
-            dice[name].append(score_slice(sample, mask, patient_id="", label="").dice)
+            dice[name].append(score_slice(sample, mask, patient_id="", family="", label="").dice)
     order = np.argsort(next(iter(dice.values())))
     rows = [int(order[round(rank * (len(order) - 1))]) for rank in RANKS]
     samples = list(dataset.read([members[row] for row in rows]))

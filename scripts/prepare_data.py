@@ -1,4 +1,4 @@
-"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, or `--phantom=40` for phantom slices."""
+"""Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, `--phantom=40`, or your own slices."""
 
 import tempfile
 from pathlib import Path
@@ -12,7 +12,14 @@ MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "Folder with the dataset's zips or .mat files; downloaded from figshare if not given."
 )
 PHANTOM = flags.DEFINE_integer("phantom", None, "Make phantom slices of this many patients; reads no real slices.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the phantom slices.")
+IMAGES = flags.DEFINE_string("images", None, "Your own slices: the folder of the images.")
+MASKS = flags.DEFINE_string("masks", None, "Your own slices: the folder of the masks.")
+TABLE = flags.DEFINE_string(
+    "table",
+    None,
+    "Your own slices: a CSV file with the columns image, mask, patient and, if wanted, class, fold, spacing.",
+)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the phantom slices, or of the folds of your own.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a build that was made from another source.")
 
 
@@ -21,20 +28,47 @@ def main() -> None:
     import tensorflow_datasets as tfds
 
     from brainseg_jax.data.dataset import Dataset
-    from brainseg_jax.data.figshare_brain_tumor import archives, prepare
     from brainseg_jax.data.metadata import compare_with_published, describe_metadata
-    from brainseg_jax.data.phantom import generate
     from brainseg_jax.errors import InputError
 
     data_dir = Path(DATA_DIR.value or tfds.core.constants.DATA_DIR).expanduser()
-    patients = PHANTOM.value
-    config = "figshare" if patients is None else "phantom"
-    if patients is not None and MANUAL_DIR.value:
-        raise InputError("--manual_dir and --phantom exclude each other: name one of them.")
+    own = [flag.name for flag in (IMAGES, MASKS, TABLE) if flag.value]
+    if 0 < len(own) < 3:
+        raise InputError(f"--{own[0]} is for your own slices: give --images, --masks and --table together.")
+    chosen = [*own[:1], *(flag.name for flag in (MANUAL_DIR, PHANTOM) if flag.value is not None)]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: name one of them.")
+    if own:
+        config, folder = "folder", prepare_own_slices(data_dir)
+    else:
+        config = "figshare" if PHANTOM.value is None else "phantom"
+        folder = prepare_archives(data_dir, config)
+    metadata = Dataset(str(data_dir), config=config).metadata
+    print(f"The dataset is in {folder}.\n{describe_metadata(metadata)}")
+    if config == "figshare":
+        print(compare_with_published(metadata))
+
+
+def prepare_own_slices(data_dir: Path) -> Path:
+    """Builds the dataset of the table and returns its folder."""
+    from brainseg_jax.data.own_slices.builder import build_dataset
+    from brainseg_jax.data.own_slices.table import read_source
+
+    table, images, masks = (Path(str(flag.value)).expanduser() for flag in (TABLE, IMAGES, MASKS))
+    source = read_source(table, images=images, masks=masks, seed=SEED.value)
+    print(f"{table} has {len(source.slices)} slices, {sum(one.mask is None for one in source.slices)} without a mask.")
+    return build_dataset(source, data_dir=data_dir, table=table, overwrite=OVERWRITE.value)
+
+
+def prepare_archives(data_dir: Path, config: str) -> Path:
+    """Builds the dataset of the figshare files, or of phantoms in their form, and returns its folder."""
+    from brainseg_jax.data.figshare_brain_tumor import archives, prepare
+    from brainseg_jax.data.phantom import generate
+
     with tempfile.TemporaryDirectory() as temporary:
-        if patients is not None:
+        if PHANTOM.value is not None:
             manual_dir = Path(temporary)
-            generate.write_archives(manual_dir, patients=patients, seed=SEED.value)
+            generate.write_archives(manual_dir, patients=PHANTOM.value, seed=SEED.value)
         elif MANUAL_DIR.value:
             manual_dir = Path(MANUAL_DIR.value).expanduser()
         else:
@@ -46,13 +80,9 @@ def main() -> None:
             print(
                 f"warning: {changed} of {manual_dir} differ from the published files (MD5); they are used as they are"
             )
-        folder = prepare.build_dataset(
+        return prepare.build_dataset(
             source, manual_dir=manual_dir, data_dir=data_dir, config=config, overwrite=OVERWRITE.value
         )
-    metadata = Dataset(str(data_dir), config=config).metadata
-    print(f"The dataset is in {folder}.\n{describe_metadata(metadata)}")
-    if config == "figshare":
-        print(compare_with_published(metadata))
 
 
 if __name__ == "__main__":

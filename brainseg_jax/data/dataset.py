@@ -1,6 +1,6 @@
 """Reads metadata and samples from the prepared TFDS dataset."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,17 +8,26 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
+from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.figshare_brain_tumor import Builder
 from brainseg_jax.data.metadata import SliceMetadata
+from brainseg_jax.data.own_slices.builder import OwnSlices
 from brainseg_jax.errors import InputError
+
+# The builder of each dataset, and what makes scripts/prepare_data.py prepare it.
+BUILDERS: Mapping[str, tuple[type[tfds.core.DatasetBuilder], str]] = {
+    "figshare": (Builder, ""),
+    "phantom": (Builder, " --phantom=40"),
+    "folder": (OwnSlices, " --images=DIR --masks=DIR --table=CSV"),
+}
 
 
 class Sample(NamedTuple):
     """One slice of the dataset, unprocessed.
 
     Attributes:
-      slice_id: 1..3064.
-      image: (H, W) int16, upright.
+      slice_id: 1..3064, or the row in the table of a user's own slices.
+      image: (H, W) int16, upright; float32 in a user's own slices.
       mask: (H, W) uint8, 0 or 1.
       spacing_mm: side of a pixel in millimetres, NaN if unknown.
     """
@@ -33,7 +42,7 @@ class Dataset:
     """The prepared dataset; holds the metadata in memory and reads pixels on demand.
 
     Attributes:
-      name: the builder config, "figshare" or "phantom".
+      name: one of `BUILDERS`: "figshare", "phantom", or "folder" for a user's own slices.
       metadata: metadata of all slices, by ascending id.
     """
 
@@ -42,19 +51,17 @@ class Dataset:
 
         Args:
           data_dir: the TFDS root; "" for TFDS's default.
-          config: the builder config, "figshare" or "phantom".
+          config: one of `BUILDERS`.
 
         Raises:
           InputError: the dataset does not exist or is not in the array_record format.
         """
-        if config not in Builder.builder_configs:
-            raise InputError(
-                f"config.data.dataset is {config!r}: set it to one of {', '.join(sorted(Builder.builder_configs))}."
-            )
+        if config not in BUILDERS:
+            raise InputError(f"config.data.dataset is {config!r}: set it to one of {', '.join(BUILDERS)}.")
         self.name = config
-        builder = Builder(config=config, data_dir=data_dir or None)
-        phantom = " --phantom=40" if config == "phantom" else ""
-        command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}{phantom}"
+        create, options = BUILDERS[config]
+        builder = create(config=config, data_dir=data_dir or None)
+        command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}{options}"
         if not Path(builder.data_path).exists():
             raise InputError(f"{builder.data_dir_root} holds no {builder.info.full_name}: run `{command}` first.")
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -71,7 +78,14 @@ class Dataset:
         }
         self._rows = dict(sorted(rows.items()))
         _, _, patient_ids, labels, folds = zip(*self._rows.values(), strict=True)
-        self.metadata = SliceMetadata(np.array([*self._rows]), patient_ids, np.array(labels), np.array(folds))
+        self.metadata = SliceMetadata(
+            slice_ids=np.array([*self._rows]),
+            patient_ids=patient_ids,
+            families=families_of(patient_ids, dataset=config),
+            labels=np.array(labels),
+            folds=np.array(folds),
+            label_names=tuple(builder.info.features["label"].names),
+        )
 
     @classmethod
     def from_config(cls, settings: ml_collections.ConfigDict) -> "Dataset":

@@ -1,6 +1,7 @@
 """Holds facts about the figshare dataset: classes, folds, spacing, counts, families of patient ids."""
 
 import re
+from collections.abc import Iterable
 
 LABELS = ("meningioma", "glioma", "pituitary")
 FOLDS = (1, 2, 3, 4, 5)
@@ -18,3 +19,13 @@ def family_of(patient_id: str) -> str:
     """Returns the family of a patient id: "MR040240" for "MR040240B"; other ids are their own family."""
     match = _VISIT.match(patient_id)
     return match[1] if match else patient_id
+
+
+def families_of(patient_ids: Iterable[str], *, dataset: str) -> tuple[str, ...]:
+    """Returns the family of each patient id.
+
+    Args:
+      patient_ids: any number.
+      dataset: `config.data.dataset`; in "folder", a user's own slices, each patient is a family.
+    """
+    return tuple(patient_ids) if dataset == "folder" else tuple(map(family_of, patient_ids))

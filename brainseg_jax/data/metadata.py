@@ -1,10 +1,11 @@
 """The metadata of the slices: ids, classes and folds."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
-from brainseg_jax.data.dataset_info import FOLDS, LABELS, PUBLISHED_IDS, PUBLISHED_SLICES, family_of
+from brainseg_jax.data.dataset_info import FOLDS, LABELS, PUBLISHED_IDS, PUBLISHED_SLICES
 
 
 @dataclass(frozen=True)
@@ -14,30 +15,30 @@ class SliceMetadata:
     Attributes:
       slice_ids: (N,) int64.
       patient_ids: N patient ids.
-      labels: (N,) int64, 1 meningioma, 2 glioma, 3 pituitary tumour.
+      families: the family of each patient, see `families_of` of data/dataset_info.py.
+      labels: (N,) int64, the class: 1 for the first of `label_names`.
       folds: (N,) int64, official fold 1..5.
+      label_names: the names of all classes of the dataset.
     """
 
     slice_ids: np.ndarray
     patient_ids: tuple[str, ...]
+    families: tuple[str, ...]
     labels: np.ndarray
     folds: np.ndarray
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Returns the family of each slice's patient."""
-        return tuple(family_of(patient_id) for patient_id in self.patient_ids)
+    label_names: tuple[str, ...]
 
 
 def describe_metadata(metadata: SliceMetadata) -> str:
     """Counts slices, classes, patient ids and families of each fold, in a table of text with a line per fold."""
-    patient_ids = np.array(metadata.patient_ids)
-    lines = [f"{'fold':>6}" + "".join(f"{name:>12}" for name in ("slices", *LABELS, "ids", "families"))]
+    titles = ("slices", *metadata.label_names, "ids", "families")
+    widths = [max(12, len(title) + 2) for title in titles]
+    lines = [f"{'fold':>6}" + "".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
     for name, rows in (*((str(fold), metadata.folds == fold) for fold in FOLDS), ("all", metadata.folds > 0)):
-        labels = [np.count_nonzero(metadata.labels[rows] == label) for label in (1, 2, 3)]
-        ids = set(patient_ids[rows].tolist())
-        counts = (sum(labels), *labels, len(ids), len(set(map(family_of, ids))))
-        lines.append(f"{name:>6}" + "".join(f"{count:>12d}" for count in counts))
+        labels = [np.count_nonzero(metadata.labels[rows] == label + 1) for label in range(len(metadata.label_names))]
+        people = (len(set(itertools.compress(names, rows))) for names in (metadata.patient_ids, metadata.families))
+        counts = (sum(labels), *labels, *people)
+        lines.append(f"{name:>6}" + "".join(f"{count:>{width}d}" for count, width in zip(counts, widths, strict=True)))
     return "\n".join(lines)
 
 

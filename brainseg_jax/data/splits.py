@@ -5,7 +5,8 @@ Three protocols, and two that measure how much leakage raises the test Dice:
             splits, so its test Dice is too high for new patients.
   official  the dataset's own five folds, by patient id; test is one fold.
   family    as official, but ids that differ only in a trailing letter, which look like one head at several dates, are
-            all in the fold of the first of them: no person is in two splits.
+            all in the fold of the first of them: no person is in two splits. In a user's own slices each patient is a
+            family, so that this is the same as official.
   family_apart   as family, but half of each test family's slices are in no split.
   family_leaked  as family_apart, but that half is in train, in place of as many other slices.
 Under all but "slice", validation is a share of the training families, chosen by a hash of the family's name: a family
@@ -19,7 +20,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.errors import InputError
 
@@ -123,7 +123,7 @@ def describe_splits(metadata: SliceMetadata, splits: dict[str, np.ndarray]) -> s
     lines = []
     for split, slice_ids in splits.items():
         ids = patients_of(metadata, slice_ids)
-        families = set(map(family_of, ids))
+        families = set(_names_of(metadata, metadata.families, slice_ids))
         lines.append(f"  {split:<11} {slice_ids.size:5d} slices {len(ids):4d} ids {len(families):4d} families")
     overlap = overlaps(metadata, splits)
     for pair in overlap["families"]:

@@ -50,7 +50,7 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
       `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over the slices
       for which both runs have a value), `difference` (second minus first), `interval` ([low, high], None where there
       are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
-      None where there is no slice.
+      None where there is no slice. Slices without a tumour have no values and count in `slices` and `families` alone.
 
     Raises:
       InputError: see `pair_scores`.
@@ -60,16 +60,20 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
         np.array([getattr(one, name) for one, _ in pairs]) for name in ("family", "label", "size")
     )
     values = {name: np.array([[score.metrics[name] for score in pair] for pair in pairs], float) for name in METRICS}
-    values["share_missed"] = (values["dice"] == 0).astype(float)
+    has_tumour = np.array([one.tumour_pixels > 0 for one, _ in pairs])
+    values["share_missed"] = np.where(has_tumour[:, None], values["dice"] == 0, np.nan)
+    # The files of scores name only the classes that occur; figshare's three are known.
+    classes = LABELS if set(labels) <= set(LABELS) else sorted(set(labels.tolist()))
 
     def compare_group(chosen: np.ndarray) -> dict[str, Any]:
+        chosen = chosen & has_tumour
         return {"slices": int(chosen.sum()), **_difference(values["dice"][chosen], families[chosen])}
 
     return {
         "slices": len(pairs),
         "families": len(set(families.tolist())),
         **{name: _difference(both, families) for name, both in values.items()},
-        "by_class": {label: compare_group(labels == label) for label in LABELS},
+        "by_class": {label: compare_group(labels == label) for label in classes},
         "by_size": {size: compare_group(sizes == size) for size in SIZES},
     }
 
@@ -87,7 +91,7 @@ def comparison_table(comparison: dict[str, Any], *, names: tuple[str, str]) -> s
     """
     rows = {
         **{name: comparison[name] for name in (*METRICS, "share_missed")},
-        **{f"dice, {label}": comparison["by_class"][label] for label in LABELS},
+        **{f"dice, {label}": values for label, values in comparison["by_class"].items()},
         **{f"dice, tumour {size} of the image": comparison["by_size"][size] for size in SIZES},
     }
     cells = [_row(name, values, names) for name, values in rows.items() if values["difference"] is not None]

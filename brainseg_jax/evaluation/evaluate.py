@@ -1,5 +1,6 @@
 """Scores trained networks on a split of their dataset, slice by slice, each at its own size."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.dataset_info import LABELS
+from brainseg_jax.data.dataset import BUILDERS, Dataset
 from brainseg_jax.data.splits import SPLITS, has_folds, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
@@ -106,9 +106,13 @@ def evaluate(
         masks.mkdir(parents=True, exist_ok=True)
     for sample, probabilities in predict_slices(segmenter, dataset, slice_ids):
         row = int(np.searchsorted(metadata.slice_ids, sample.slice_id))
-        patient_id, label = metadata.patient_ids[row], LABELS[int(metadata.labels[row]) - 1]
+        about_slice = {
+            "patient_id": metadata.patient_ids[row],
+            "family": metadata.families[row],
+            "label": metadata.label_names[int(metadata.labels[row]) - 1],
+        }
         mask = segmenter.postprocessing.mask(probabilities)
-        scores.append(score_slice(sample, mask, patient_id=patient_id, label=label))
+        scores.append(score_slice(sample, mask, **about_slice))
         calibration = calibration.add(probabilities, sample.mask)
         if save_masks:
             Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{sample.slice_id}.png")
@@ -116,7 +120,7 @@ def evaluate(
         "split": split,
         "dataset": dataset.name,
         "trained_on": config.data.dataset,
-        **summarize(scores),
+        **summarize(scores, classes=metadata.label_names),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
         "threshold": segmenter.postprocessing.threshold,
@@ -151,14 +155,20 @@ def write_evaluation(
     """Writes evaluation_<split>.json, per_slice_<split>.csv and figures/<split>_scores.png."""
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / f"per_slice_{split}.csv", scores)
-    score_charts.score_overview(scores, summary["calibration"], output / "figures" / f"{split}_scores.png", title=title)
+    score_charts.score_overview(
+        scores,
+        summary["calibration"],
+        output / "figures" / f"{split}_scores.png",
+        title=title,
+        classes=[*summary["by_class"]],
+    )
     write_json(output / f"evaluation_{split}.json", summary)
 
 
 def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     """Opens the dataset of a run, or the one in `data_dir` if that is not "".
 
-    There it is one of the run's kind, or else of the other: phantom networks may be scored on real slices.
+    There it is one of the run's kind if there is one, else the only one of another: any network may be scored on it.
 
     Raises:
       InputError: there is none.
@@ -169,7 +179,16 @@ def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     try:
         return Dataset(data_dir, config=kind)
     except InputError:
-        return Dataset(data_dir, config="phantom" if kind == "figshare" else "figshare")
+        others = []
+        for other in BUILDERS.keys() - {kind}:
+            with contextlib.suppress(InputError):
+                others.append(Dataset(data_dir, config=other))
+        if not others:
+            raise
+    if len(others) > 1:
+        names = " and ".join(sorted(other.name for other in others))
+        raise InputError(f"--data_dir {data_dir} holds {names} slices: name a folder that holds one of them.")
+    return others[0]
 
 
 def _slices_of(run: Path, split: str, dataset: Dataset) -> np.ndarray:

@@ -16,13 +16,16 @@ def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, li
     """Chooses which slices are shown: at most one of each family of patients.
 
     Args:
-      scores: one or more.
+      scores: any number; slices without a tumour have no Dice and are not chosen.
       count: slices in each group, or fewer where there are fewer families.
 
     Returns:
       `worst`, `median` and `best`. Of slices with the same Dice, the one with the larger tumour comes first: to miss a
-      large tumour is worse, to predict it well is better.
+      large tumour is worse, to predict it well is better. Nothing where no slice has a tumour.
     """
+    scores = [score for score in scores if score.tumour_pixels]
+    if not scores:
+        return {}
     middle = float(np.median([score.dice for score in scores]))
     groups = {}
     for name, distance in (

@@ -20,11 +20,14 @@ metrics: [dice]
 _PHANTOMS = "\n**It was trained on synthetic slices (phantoms) only: it knows nothing about patients.**\n"
 _LIMITS = """## What it is not for
 
-It is not a medical device and must not inform the care of a patient. Every slice of its dataset has a tumour, of one of
+It is not a medical device and must not inform the care of a patient. {}
+"""
+_LIMITS_FIGSHARE = """Every slice of its dataset has a tumour, of one of
 three classes, in T1 contrast-enhanced MRI from two hospitals: on a slice without a tumour, another sequence, another
 scanner or another disease its masks mean little. Gliomas are found and outlined far worse than the other two classes.
-`docs/MODEL_CARD.md` of the project says more.
-"""
+`docs/MODEL_CARD.md` of the project says more."""
+_LIMITS_OWN = """It was trained on slices of
+its user's own: on another sequence, another scanner or another disease its masks mean little."""
 
 
 def model_card(
@@ -64,12 +67,13 @@ with 95 % intervals by bootstrap over families of patients. "Missed" is the shar
 
 Trained at commit {evaluation["trained_with"]["commit"]}, scored at {evaluation["commit"]}.
 
-{_LIMITS}"""
+{_LIMITS.format(_LIMITS_OWN if evaluation["trained_on"] == "folder" else _LIMITS_FIGSHARE)}"""
 
 
 def _row(label: str, scores: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
     cells = [label, str(scores["slices"]), str(scores["families"])]
     for name, form in (("dice", ".3f"), ("share_missed", ".1%")):
         ends = intervals[name]  # None where there are too few families
-        cells.append(f"{scores[name]:{form}}" + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else ""))
+        interval = f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else ""
+        cells.append("–" if scores[name] is None else f"{scores[name]:{form}}{interval}")
     return cells

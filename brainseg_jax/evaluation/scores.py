@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from brainseg_jax.data.dataset import Sample
-from brainseg_jax.data.dataset_info import family_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.metrics.slice_metrics import METRICS, MaskPair
 from brainseg_jax.utils.files import write_csv
@@ -25,11 +24,11 @@ class SliceScore:
     slice_id: int
     patient_id: str
     family: str  # of the patient
-    label: str  # one of `LABELS`
+    label: str  # the class of the tumour
     image_pixels: int  # at the slice's own size
     tumour_pixels: int  # of the true mask
     predicted_pixels: int  # of the predicted mask
-    metrics: Mapping[str, float]  # a value for each of `METRICS`, NaN where it is not known
+    metrics: Mapping[str, float]  # a value for each of `METRICS`, NaN where it is not known or there is no tumour
 
     @property
     def dice(self) -> float:
@@ -38,7 +37,9 @@ class SliceScore:
 
     @property
     def size(self) -> str:
-        """The tumour's share of the image, one of `SIZES`."""
+        """The tumour's share of the image, one of `SIZES`; "none" without a tumour."""
+        if not self.tumour_pixels:
+            return "none"
         share = self.tumour_pixels / self.image_pixels
         return next(name for name, end in SIZES.items() if share < end)
 
@@ -46,18 +47,22 @@ class SliceScore:
 COLUMNS = {field.name: field.type for field in dataclasses.fields(SliceScore) if field.name != "metrics"}
 
 
-def score_slice(sample: Sample, predicted_mask: np.ndarray, *, patient_id: str, label: str) -> SliceScore:
-    """Compares a predicted mask, (H, W) bool, with the true mask of the slice."""
+def score_slice(sample: Sample, predicted_mask: np.ndarray, *, patient_id: str, family: str, label: str) -> SliceScore:
+    """Compares a predicted mask, (H, W) bool, with the true mask of the slice.
+
+    Overlap with a tumour that is not there is not defined: without a tumour every metric is NaN. What was predicted
+    there is counted in `predicted_pixels`.
+    """
     pair = MaskPair(predicted_mask, sample.mask.astype(bool), sample.spacing_mm)
     return SliceScore(
         slice_id=sample.slice_id,
         patient_id=patient_id,
-        family=family_of(patient_id),
+        family=family,
         label=label,
         image_pixels=pair.true.size,
         tumour_pixels=int(pair.true.sum()),
         predicted_pixels=int(pair.predicted.sum()),
-        metrics={name: compute(pair) for name, compute in METRICS.items()},
+        metrics={name: compute(pair) if pair.true.any() else math.nan for name, compute in METRICS.items()},
     )
 
 

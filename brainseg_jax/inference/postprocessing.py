@@ -64,7 +64,8 @@ def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) ->
     """Tries every pair of `THRESHOLDS` and `MIN_COMPONENT_FRACTIONS`.
 
     Args:
-      predictions: for each slice its probabilities (H, W) and its true mask (H, W), not empty.
+      predictions: for each slice its probabilities (H, W) and its true mask (H, W). A slice without a tumour counts
+        with 1 if nothing is predicted and with 0 otherwise, so that false alarms lower the mean.
 
     Returns:
       The pair of the highest mean Dice (of equals the threshold next to one half, then the smallest component),
@@ -82,9 +83,8 @@ def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) ->
             shared = np.bincount(components[truth], minlength=count + 1)[1:]
             for smallest in MIN_COMPONENT_FRACTIONS:
                 kept = sizes >= smallest * truth.size
-                dice[Postprocessing(threshold, smallest)].append(
-                    2.0 * shared[kept].sum() / (sizes[kept].sum() + np.count_nonzero(truth))
-                )
+                total = sizes[kept].sum() + np.count_nonzero(truth)
+                dice[Postprocessing(threshold, smallest)].append(2.0 * shared[kept].sum() / total if total else 1.0)
     means = {pair: float(np.mean(values)) for pair, values in dice.items()}
     best = max(means, key=lambda one: (means[one], -abs(one.threshold - 0.5), -one.min_component_fraction))
     return best, means[best]

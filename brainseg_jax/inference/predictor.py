@@ -151,8 +151,10 @@ class Predictor:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there already: name a new folder for the weights.")
         config = self.config.copy_and_resolve_references()
-        # Whatever the run started from knows no slice outside its training split (`check_no_leakage`).
-        config.update_from_flattened_dict({"data.data_dir": "", "train.init_from": ""})
+        # A run that it started from knows no slice outside its training split (`check_no_leakage`), and its path means
+        # nothing elsewhere. Weights of the package keep their name: they may be of another dataset.
+        start = config.train.init_from if config.train.init_from in weights.packaged_weights() else ""
+        config.update_from_flattened_dict({"data.data_dir": "", "train.init_from": start})
         config.evaluation.update(vars(self.postprocessing), tta_flip=self.tta_flip, tune_postprocessing=False)
         weights.write_weights(folder, self.variables, epoch=self.epoch, dtype=dtype)
         write_json(folder / "config.json", json.loads(config.to_json()))

@@ -12,7 +12,6 @@ import ml_collections
 import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.comparison import compare_scores
 from brainseg_jax.evaluation.evaluate import evaluate
@@ -164,7 +163,8 @@ def _compare_shared(first: Sequence[SliceScore], second: Sequence[SliceScore]) -
 def _describe(report: Mapping[str, Any]) -> str:
     config = ml_collections.ConfigDict(report["config"])
     recipe, choice = report["variants"]["recipe"], report["choice_across_halves"]
-    header = ("Variant", "What is changed", "Dice", "Difference", *(name.capitalize() for name in LABELS), "Missed")
+    classes = (name[:1].upper() + name[1:] for name in recipe["dice_by_class"])
+    header = ("Variant", "What is changed", "Dice", "Difference", *classes, "Missed")
     rows = []
     for name, row in report["variants"].items():
         changes = ", ".join(f"`{field}={value}`" for field, value in row["changes"].items())

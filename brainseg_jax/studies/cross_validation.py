@@ -111,7 +111,7 @@ def _join_folds(directory: Path) -> dict[str, Any]:
         "split": "cv",
         "dataset": config.data.dataset,
         "trained_on": config.data.dataset,
-        **summarize(scores),
+        **summarize(scores, classes=[*by_fold["1"]["dice_by_class"]]),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
         "fold": None,

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
-from brainseg_jax.data.dataset_info import family_of
+from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.loaders import CACHES
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
@@ -85,7 +85,8 @@ def check_no_leakage(
 ) -> None:
     """Refuses to start from a run that was trained, or whose epoch was chosen, on patients of this run's other splits.
 
-    Validation may have chosen the other run's epoch too. Runs that the other one started from count with it.
+    Validation may have chosen the other run's epoch too. Runs that the other one started from count with it. Ids of
+    another dataset say nothing, so that runs on another dataset pass.
 
     Args:
       start: the other run: a workdir, a folder of weights, or a name of weights in the package.
@@ -108,28 +109,32 @@ def check_no_leakage(
     if other.data.dataset == config.data.dataset:
         slices, patients = read_splits(start), read_patients(start)
         for split, teaching in (("validation", ("train",)), ("test", ("train", "validation"))):
-            mine = _identities(config.split.protocol, splits[split].tolist(), patients_of(metadata, splits[split]))
+            mine = _identities(config, splits[split].tolist(), patients_of(metadata, splits[split]))
             seen = _identities(
-                config.split.protocol,
+                config,
                 [slice_id for name in teaching for slice_id in slices[name]],
                 [patient_id for name in teaching for patient_id in patients[name]],
             )
             if shared := sorted(mine & seen):
+                other_table = " (or, if the tables are two, give different people different ids)"
                 raise InputError(
                     f"config.train.init_from is {start}, which knows {shared[0]} and {len(shared) - 1} others of this "
-                    f"run's {split} split: start from a run of the same protocol and fold."
+                    f"run's {split} split: start from a run of the same protocol and fold"
+                    f"{other_table if config.data.dataset == 'folder' else ''}."
                 )
     if other.train.init_from:
         check_no_leakage(other.train.init_from, config, splits, metadata)
 
 
-def _identities(protocol: str, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
-    """Returns what two splits must not share under a protocol."""
+def _identities(config: ml_collections.ConfigDict, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
+    """Returns what two splits of the config's dataset must not share under its protocol."""
     patient_ids = list(patient_ids)
-    kinds = MUST_NOT_SHARE[protocol]
-    result = {f"slice {slice_id}" for slice_id in slice_ids}
+    kinds = MUST_NOT_SHARE[config.split.protocol]
+    # Slices of "folder" are numbered by the rows of a table: the numbers of another table say nothing, patients do.
+    numbers_are_rows = config.data.dataset == "folder" and "patient_ids" in kinds
+    result = set() if numbers_are_rows else {f"slice {slice_id}" for slice_id in slice_ids}
     if "patient_ids" in kinds:
         result |= {f"patient {patient_id}" for patient_id in patient_ids}
     if "families" in kinds:
-        result |= {f"family {family_of(patient_id)}" for patient_id in patient_ids}
+        result |= {f"family {family}" for family in families_of(patient_ids, dataset=config.data.dataset)}
     return result

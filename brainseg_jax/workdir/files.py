@@ -143,7 +143,7 @@ def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds
     fold = f" fold {config.split.fold}" if has_folds(config.split.protocol) else ""
     fold = ", five folds" if all_folds else fold
     size = config.data.image_size
-    dataset = "" if config.data.dataset == "figshare" else f", {config.data.dataset} slices"
+    dataset = {"figshare": "", "folder": ", own slices"}.get(config.data.dataset, f", {config.data.dataset} slices")
     return (
         (f"{name}: " if name else "")
         + f"{MODELS[config.model.name].title} {config.model.start_filters}, {size}×{size}{dataset}, "
@@ -179,7 +179,7 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command "
             f"{now['train.epochs']}: under optimizer.schedule = 'cosine' the learning rate follows from it; name "
-            "another --workdir."
+            f"another --workdir, with --config.train.init_from={directory} to start from these weights."
         )
     if now["train.epochs"] < before["train.epochs"]:
         raise InputError(

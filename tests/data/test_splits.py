@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from brainseg_jax.data.dataset_info import PUBLISHED_SLICES, family_of
+from brainseg_jax.data.dataset_info import LABELS, PUBLISHED_SLICES, families_of, family_of
 from brainseg_jax.data.metadata import SliceMetadata, compare_with_published, describe_metadata
 from brainseg_jax.data.splits import SPLITS, describe_splits, make_splits, overlaps
 from brainseg_jax.errors import InputError
@@ -16,11 +16,18 @@ OPTIONS = {"fold": 1, "seed": 0, "validation_share": 0.15}
 def make_metadata(patients):
     """Metadata from (patient_id, fold, slices)."""
     rows = [(patient_id, fold) for patient_id, fold, slices in patients for _ in range(slices)]
+    patient_ids = [patient_id for patient_id, _ in rows]
+    return metadata_of(patient_ids, [1 + index % 3 for index in range(len(rows))], [fold for _, fold in rows])
+
+
+def metadata_of(patient_ids, labels, folds):
     return SliceMetadata(
-        np.arange(1, len(rows) + 1),
-        tuple(patient_id for patient_id, _ in rows),
-        np.array([1 + index % 3 for index in range(len(rows))]),
-        np.array([fold for _, fold in rows]),
+        slice_ids=np.arange(1, len(patient_ids) + 1),
+        patient_ids=tuple(patient_ids),
+        families=families_of(patient_ids, dataset="figshare"),
+        labels=np.array(labels),
+        folds=np.array(folds),
+        label_names=LABELS,
     )
 
 
@@ -171,8 +178,7 @@ def test_an_incomplete_dataset_is_described_with_what_it_lacks(metadata):
 
 def test_the_complete_dataset_is_described_as_complete():
     labels = np.repeat([1, 2, 3], list(PUBLISHED_SLICES.values()))
-    ids = tuple(str(index % 233) for index in range(3064))
-    whole = SliceMetadata(np.arange(1, 3065), ids, labels, np.ones(3064, np.int64))
+    whole = metadata_of([str(index % 233) for index in range(3064)], labels, np.ones(3064, np.int64))
     assert compare_with_published(whole).startswith("This is the whole dataset as published")
 
 

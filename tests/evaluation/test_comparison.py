@@ -56,6 +56,23 @@ def test_differences_equal_values_derived_by_hand():
     assert swapped["dice"]["difference"] == pytest.approx(-found["dice"]["difference"])
 
 
+def test_slices_without_tumour_change_no_difference_and_own_classes_have_rows():
+    first, second = (
+        [*rows, score("none", float("nan"), slice_id=99, tumour_pixels=0, predicted_pixels=alarm)]
+        for rows, alarm in ((FIRST, 0), (SECOND, 4))
+    )
+    plain, found = comparison.compare_scores(FIRST, SECOND), comparison.compare_scores(first, second)
+    assert found["slices"] == plain["slices"] + 1
+    for name in ("dice", "share_missed", "by_size"):
+        assert found[name] == plain[name]
+    assert list(found["by_class"]) == ["glioma", "meningioma", "none"]
+    assert found["by_class"]["glioma"] == plain["by_class"]["glioma"]
+    assert found["by_class"]["none"]["slices"] == 0
+    table = comparison.comparison_table(found, names=("old", "new"))
+    assert "dice, glioma" in table
+    assert "nan" not in table
+
+
 def test_a_constant_difference_has_an_interval_of_no_width():
     first = [dataclasses.replace(row, patient_id=str(row.slice_id), family=str(row.slice_id)) for row in FIRST]
     better = [dataclasses.replace(row, metrics={**row.metrics, "dice": row.dice + 0.05}) for row in first]

@@ -22,6 +22,13 @@ def test_groups_show_a_patient_once_and_large_missed_tumours_first():
     assert groups["median"] == [5, 9, 7]  # the median is 0.6
 
 
+def test_slices_without_tumour_are_not_shown():
+    without = score("glioma", float("nan"), tumour_pixels=0, patient_id="1")
+    assert choose_examples([without], count=2) == {}
+    groups = choose_examples([without, score("glioma", 0.5, slice_id=2, patient_id="2")], count=2)
+    assert [[row.slice_id for row in group] for group in groups.values()] == [[2]] * 3
+
+
 def test_groups_are_as_small_as_there_are_families():
     groups = choose_examples(
         [score("glioma", 0.5, patient_id="MR000001"), score("glioma", 0.4, patient_id="MR000001B")], count=4

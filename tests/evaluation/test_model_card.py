@@ -72,3 +72,24 @@ def test_an_interval_stands_beside_its_number():
         assert f"| {label} | 4 | 2 | 0.736 (0.664 to 0.815) | 25.0% |" in card
     assert "above 0.4; components below 0.10% of" in card
     assert "phantoms" not in card
+    assert "Every slice of its dataset has a tumour, of one of" in card
+
+
+def test_a_class_without_a_tumour_has_a_dash_and_own_slices_have_no_claims_about_figshare():
+    none = {"slices": 0, "families": 0, "dice": None, "share_missed": None}
+    intervals = {"dice": None, "share_missed": None}
+    evaluation = {
+        **none,
+        "intervals": {**intervals, "by_class": {"none": intervals}},
+        "by_class": {"none": none},
+        "checkpoint_epoch": 3,
+        "trained_on": "folder",
+        "dataset": "folder",
+        "protocol": "family",
+        "trained_with": {"commit": "abc"},
+        "commit": "def",
+    }
+    card = model_card("small", get_config(), evaluation, Postprocessing(0.4, 0.001))
+    assert "| none | 0 | 0 | – | – |" in card
+    assert "It was trained on slices of" in card
+    assert "liomas" not in card

@@ -74,6 +74,9 @@ def test_lines_go_through_their_values_and_leave_gaps():
 
 
 def test_slices_without_tumour_have_no_place_on_a_logarithmic_axis():
-    rows = [score("glioma", 1.0, tumour_pixels=0), score("pituitary", 0.5)]
-    assert charts.dice_by_size(rows).count('<path d="M') == 1
-    assert charts.dice_by_size(rows[:1]).count('<path d="M') == 0
+    rows, summary = (
+        [score("glioma", math.nan, tumour_pixels=0), score("pituitary", 0.5)],
+        {"by_class": ["glioma", "pituitary"]},
+    )
+    assert charts.dice_by_size(rows, summary).count('<path d="M') == 1
+    assert charts.dice_by_size(rows[:1], summary).count('<path d="M') == 0

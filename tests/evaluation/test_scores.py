@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from brainseg_jax.data.dataset import Sample
+from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import SliceScore, read_scores, score_slice, write_scores
-from brainseg_jax.evaluation.summary import pooled_dice, summarize
+from brainseg_jax.evaluation.summary import describe, pooled_dice, summarize
 from brainseg_jax.metrics.bootstrap import bootstrap_mean
 from brainseg_jax.metrics.slice_metrics import METRICS
 
@@ -35,7 +36,13 @@ def test_a_row_equals_values_derived_by_hand():
     predicted, true = np.zeros((2, 20, 20), bool)
     true[5:9, 5:9] = True  # 16 pixels
     predicted[5:9, 5:7] = True  # half of them
-    row = score_slice(Sample(7, true, true.astype(np.uint8), 0.5), predicted, patient_id="MR000001B", label="glioma")
+    row = score_slice(
+        Sample(7, true, true.astype(np.uint8), 0.5),
+        predicted,
+        patient_id="MR000001B",
+        family="MR000001",
+        label="glioma",
+    )
     assert (row.slice_id, row.patient_id, row.family, row.label) == (7, "MR000001B", "MR000001", "glioma")
     assert (row.image_pixels, row.tumour_pixels, row.predicted_pixels) == (400, 16, 8)
     names = ("dice", "iou", "precision", "recall")
@@ -50,7 +57,7 @@ def test_pooled_dice_is_the_dice_of_all_pixels_together():
     generator = np.random.default_rng(0)
     true, predicted = generator.random((2, 5, 20, 20)) < np.linspace(0.02, 0.5, 5)[:, None, None]
     rows = [
-        score_slice(Sample(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", label="glioma")
+        score_slice(Sample(1, mask, mask.astype(np.uint8), 0.5), guess, patient_id="1", family="1", label="glioma")
         for mask, guess in zip(true, predicted, strict=True)
     ]
     pooled = 2 * (true & predicted).sum() / (true.sum() + predicted.sum())
@@ -68,7 +75,7 @@ def test_the_summary_equals_values_derived_by_hand():
         score("meningioma", 1.0, patient_id="7", hd95_mm=0.0, tumour_pixels=3),
         score("meningioma", 0.9, patient_id="7", hd95_mm=1.0, tumour_pixels=4),
     ]
-    found = summarize(rows)
+    found = summarize(rows, classes=LABELS)
     assert (found["slices"], found["patients"], found["families"]) == (4, 3, 2)
     assert found["dice"] == pytest.approx(0.6)
     assert found["dice_median"] == pytest.approx(0.7)
@@ -91,10 +98,36 @@ def test_the_summary_equals_values_derived_by_hand():
     assert [group["slices"] for group in found["by_size"].values()] == [2, 0, 2, 0]
 
 
+def test_slices_without_tumour_have_no_metrics_and_count_as_false_alarms():
+    empty = np.zeros((20, 20), bool)
+    marked = empty.copy()
+    marked[0, :3] = True
+    sample = Sample(7, empty, empty.astype(np.uint8), 0.5)
+    options = {"family": "9", "label": "glioma"}
+    quiet, alarm = (
+        score_slice(sample, mask, patient_id=name, **options) for mask, name in ((empty, "8"), (marked, "9"))
+    )
+    assert all(math.isnan(value) for row in (quiet, alarm) for value in row.metrics.values())
+    assert (quiet.size, quiet.predicted_pixels, alarm.predicted_pixels) == ("none", 0, 3)
+    rows = [score("glioma", 0.0), score("glioma", 0.8, patient_id="2"), quiet, alarm, alarm]
+    found = summarize(rows, classes=LABELS)
+    plain = summarize(rows[:2], classes=LABELS)
+    for name in (*METRICS, "dice_median", "dice_patient_mean", "share_missed", "by_size"):
+        assert found[name] == plain[name]
+    assert found["by_class"] == plain["by_class"]
+    assert (found["slices"], found["slices_without_tumour"], found["false_positive_pixels"]) == (5, 3, 2.0)
+    assert found["false_alarm_share"] == pytest.approx(2 / 3)
+    assert "false_alarm_share" not in plain
+    assert pooled_dice(rows) == pytest.approx(2 * 8 / (20 + 20 + 3 + 3))  # 8 of 10 pixels shared
+    only = summarize([quiet, alarm], classes=LABELS) | {"protocol": "family"}
+    assert only["dice"] is only["dice_median"] is only["dice_patient_mean"] is only["share_missed"] is None
+    assert describe(only).startswith("no tumour on 2 slices of 1 families, false alarms in 50.0% of the 2 without")
+
+
 def test_intervals_are_those_of_the_bootstrap_over_families():
     rng = np.random.default_rng(0)
     rows = [score("glioma", dice, patient_id=str(index % 9)) for index, dice in enumerate(rng.random(40))]
-    intervals = summarize(rows)["intervals"]
+    intervals = summarize(rows, classes=LABELS)["intervals"]
     dice = np.array([row.dice for row in rows])
     families = [row.family for row in rows]
     assert intervals["dice"] == pytest.approx(bootstrap_mean(dice, families))
@@ -102,7 +135,7 @@ def test_intervals_are_those_of_the_bootstrap_over_families():
     assert intervals["by_class"]["pituitary"]["dice"] is None
     low, high = intervals["dice"]
     assert low < dice.mean() < high
-    assert summarize(rows[:1])["intervals"]["dice"] is None  # one family is too few for an interval
+    assert summarize(rows[:1], classes=LABELS)["intervals"]["dice"] is None  # one family is too few for an interval
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):
@@ -120,11 +153,11 @@ def test_a_new_metric_is_one_entry_and_older_files_can_still_be_read(tmp_path, m
     true = np.zeros((20, 20), bool)
     true[5:9, 5:9] = True
     record = Sample(7, true, true.astype(np.uint8), 0.5)
-    row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", label="glioma")
+    row = score_slice(record, np.roll(true, 1, axis=0), patient_id="1", family="1", label="glioma")
     write_scores(tmp_path / "new.csv", [row])
     assert read_scores(tmp_path / "new.csv")[0].metrics["pixels_too_many"] == 4.0
-    assert summarize([row, row])["pixels_too_many"] == 4.0
-    assert summarize([row, old])["pixels_too_many"] == 4.0  # the mean over the slices that have it
+    assert summarize([row, row], classes=LABELS)["pixels_too_many"] == 4.0
+    assert summarize([row, old], classes=LABELS)["pixels_too_many"] == 4.0  # the mean over the slices that have it
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):

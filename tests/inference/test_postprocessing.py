@@ -64,6 +64,19 @@ def test_of_equals_one_half_and_the_min_component_fraction():
     assert tune_postprocessing([(truth.astype(np.float32), truth)]) == (Postprocessing(0.5, 0.0), 1.0)
 
 
+def test_a_slice_without_tumour_counts_with_one_where_nothing_is_marked_and_else_with_zero():
+    truth, certain = np.zeros((2, 20, 20), bool), np.full((20, 20), 0.15)
+    truth[0, 5:15, 5:15] = True
+    certain[5:15, 5:15] = 0.95
+    alarm = np.zeros((20, 20))
+    alarm[0, 0] = 0.65
+    chosen, dice = tune_postprocessing([(certain, truth[0]), (alarm, truth[1])])
+    assert chosen == Postprocessing(0.7, 0.0)  # the lowest threshold next to one half without the alarm
+    assert dice == 1.0
+    alarm[0, :] = 0.99  # an alarm that nothing removes: 5 % of the image
+    assert tune_postprocessing([(certain, truth[0]), (alarm, truth[1])]) == (Postprocessing(0.5, 0.0), 0.5)
+
+
 @pytest.mark.parametrize(("values", "field"), [((0.0, 0.0), "threshold"), ((0.5, 1.0), "min_component_fraction")])
 def test_bad_values_are_refused_by_name(values, field):
     with pytest.raises(InputError, match=rf"config\.evaluation\.{field} is"):

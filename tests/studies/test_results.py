@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.scores import write_scores
 from brainseg_jax.metrics.calibration import Calibration
@@ -42,7 +43,8 @@ def make_run(tmp_path):
         for other in ("splits.json", "environment.json"):
             (folder / other).write_text("{}")
         write_scores(folder / "per_slice_test.csv", [score("glioma", 0.5), score("pituitary", 0.7)])
-        (folder / "evaluation_test.json").write_text(json.dumps({"calibration": Calibration.empty().describe()}))
+        evaluation = {"calibration": Calibration.empty().describe(), "by_class": {label: {} for label in LABELS}}
+        (folder / "evaluation_test.json").write_text(json.dumps(evaluation))
         return folder
 
     return make

@@ -1,5 +1,6 @@
 """Draws the charts of a report as SVG elements, whose colours follow the page's light or dark style."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -8,14 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.evaluation.scores import SliceScore
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 352, 10, 184  # of the axes
 SPLIT_COLORS = {"train": "blue", "validation": "orange"}  # classes of assets/style.css
-CLASS_COLORS = dict(zip(LABELS, ("blue", "orange", "green"), strict=True))
-CLASS_SHAPES = dict(zip(LABELS, ("circle", "triangle", "square"), strict=True))
+# Of the classes, in turn.
+CLASS_COLORS = ("blue", "orange", "green", "ink")
+CLASS_SHAPES = ("circle", "triangle", "square")
 _SIGNS = {"circle": "●", "triangle": "▲", "square": "■"}
 Points = Iterable[tuple[float, float]]
 
@@ -152,13 +153,14 @@ def learning_curve(runs: Sequence[Sequence[Mapping[str, float]]], quantity: str)
 
 def dice_by_class(scores: Sequence[SliceScore], summary: Mapping[str, Any]) -> str:
     """Draws the Dice of each slice by class, with mean and interval; `summary` is what `summarize` returns."""
-    present = [label for label in LABELS if summary["by_class"][label]["slices"]]
+    present = [label for label, of_class in summary["by_class"].items() if of_class["dice"] is not None]
+    signs = _signs(summary["by_class"])
     chart, jitter = Chart((-0.5, len(present) - 0.5), (0, 1)), np.random.default_rng(0)
     for place, label in enumerate(present):
-        dice = [score.dice for score in scores if score.label == label]
+        dice = [score.dice for score in scores if score.label == label and score.tumour_pixels]
         # Left of the mean, whose number stands at its right.
         across = place - 0.08 - 0.28 * jitter.random(len(dice))
-        chart.dots(zip(across.tolist(), dice, strict=True), CLASS_COLORS[label], shape=CLASS_SHAPES[label], size=1.8)
+        chart.dots(zip(across.tolist(), dice, strict=True), signs[label][0], shape=signs[label][1], size=1.8)
         chart.mean(place, summary["by_class"][label]["dice"], summary["intervals"]["by_class"][label]["dice"])
     means = ", ".join(f"{label} {summary['by_class'][label]['dice']:.3f}" for label in present)
     svg = chart.to_svg(
@@ -170,16 +172,17 @@ def dice_by_class(scores: Sequence[SliceScore], summary: Mapping[str, Any]) -> s
     return figure("Dice by class", svg)
 
 
-def dice_by_size(scores: Sequence[SliceScore]) -> str:
+def dice_by_size(scores: Sequence[SliceScore], summary: Mapping[str, Any]) -> str:
     """Draws Dice against the tumour's share of the image; slices without tumour are left out."""
+    signs = _signs(summary["by_class"])
     known = [score for score in scores if score.tumour_pixels]
     shares = [100 * score.tumour_pixels / score.image_pixels for score in known] or [1.0]
     ends = 0.8 * min(shares), 1.25 * max(shares)
     chart = Chart(ends, (0, 1), log_x=True)
-    present = [label for label in LABELS if any(score.label == label for score in known)]
+    present = [label for label in signs if any(score.label == label for score in known)]
     for label in present:
         of_class = [(share, score.dice) for share, score in zip(shares, known, strict=False) if score.label == label]
-        chart.dots(of_class, CLASS_COLORS[label], shape=CLASS_SHAPES[label])
+        chart.dots(of_class, signs[label][0], shape=signs[label][1])
     ticks = [value for value in LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(*ends) if ends[0] <= value <= ends[1]]
     svg = chart.to_svg(
         description=f"Dice against the tumour's share of the image, of {len(known)} slices; the table has the means.",
@@ -187,7 +190,12 @@ def dice_by_size(scores: Sequence[SliceScore]) -> str:
         x_ticks={value: f"{value:g} %" for value in ticks},
         y_ticks=_SHARES,
     )
-    return figure("Dice by tumour size", svg, [(CLASS_COLORS[it], _SIGNS[CLASS_SHAPES[it]], it) for it in present])
+    return figure("Dice by tumour size", svg, [(signs[it][0], _SIGNS[signs[it][1]], it) for it in present])
+
+
+def _signs(classes: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Returns color and shape of each class."""
+    return dict(zip(classes, zip(itertools.cycle(CLASS_COLORS), itertools.cycle(CLASS_SHAPES)), strict=False))
 
 
 def calibration_chart(calibration: Mapping[str, Any]) -> str:

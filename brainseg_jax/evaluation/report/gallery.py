@@ -17,8 +17,16 @@ THUMBNAIL = 128  # pixels of the longer side of a slice in the gallery
 
 
 def worst_first(scores: Sequence[SliceScore]) -> list[SliceScore]:
-    """Sorts by Dice; of slices with the same Dice, the one with the larger tumour comes first."""
-    return sorted(scores, key=lambda score: (score.dice, -score.tumour_pixels, score.slice_id))
+    """Sorts by Dice; of slices with the same Dice, the one with the larger tumour comes first.
+
+    Slices without a tumour have no Dice: those with a false alarm count as missed, the others as right.
+    """
+
+    def key(score: SliceScore) -> tuple[float, int, int]:
+        dice = score.dice if score.tumour_pixels else float(not score.predicted_pixels)
+        return dice, -max(score.tumour_pixels, score.predicted_pixels * (not score.tumour_pixels)), score.slice_id
+
+    return sorted(scores, key=key)
 
 
 def choose_slices(scores: Sequence[SliceScore], *, count: int) -> list[SliceScore]:

@@ -1,5 +1,6 @@
 """Makes the report of a run from what evaluate.py and train.py wrote; predicts the slices of the gallery again."""
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,7 +140,10 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
                 f"Slice {score.slice_id} of the dataset has another true mask than the one that was scored: name the "
                 "--data_dir that it was scored with, or add --max_slices=0 for a report without images."
             )
-        now.append(float(dice(count_overlap(postprocessing.mask(probabilities)[None], sample.mask[None]))[0]))
+        if not score.tumour_pixels:
+            now.append(math.nan)
+        else:
+            now.append(float(dice(count_overlap(postprocessing.mask(probabilities)[None], sample.mask[None]))[0]))
         yield (
             score.slice_id,
             encode_slice(
@@ -154,11 +158,11 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
                 size=score.size if score.tumour_pixels else "no tumour",
             ),
         )
-    kept = [score.dice for score in scores]
-    if kept and np.mean(np.abs(np.array(now) - kept)) > _LARGEST_DIFFERENCE:
+    known = [(one, score.dice) for one, score in zip(now, scores, strict=True) if score.tumour_pixels]
+    if known and np.mean([abs(one - other) for one, other in known]) > _LARGEST_DIFFERENCE:
         raise InputError(
-            f"The masks of {runs[0]} have a mean Dice of {np.mean(now):.3f} on the slices of the gallery, but the "
-            f"scores say {np.mean(kept):.3f}: {again}."
+            f"The masks of {runs[0]} have a mean Dice of {np.mean([one for one, _ in known]):.3f} on the slices of the "
+            f"gallery, but the scores say {np.mean([other for _, other in known]):.3f}: {again}."
         )
 
 

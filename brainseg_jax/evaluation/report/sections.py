@@ -30,6 +30,7 @@ def summary_section(evaluation: Mapping[str, Any]) -> Section:
         ("Mean Dice", _number(evaluation["dice"]), _interval(ends["dice"])),
         ("Median Dice", _number(evaluation["dice_median"]), ""),
         ("Missed (Dice 0)", _share(evaluation["share_missed"]), _interval(ends["share_missed"], share=True)),
+        *_false_alarms(evaluation),
         (
             "Slices",
             evaluation["slices"],
@@ -48,6 +49,14 @@ def summary_section(evaluation: Mapping[str, Any]) -> Section:
         f"scored at the slices’ own size, as {_describe_masks(evaluation)}."
     )
     return Section("summary", "Summary", f'<dl class="tiles">{shown}</dl>\n{table}\n{_note(note)}')
+
+
+def _false_alarms(evaluation: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """Returns the tile of the slices without a tumour, where there are some."""
+    if "false_alarm_share" not in evaluation:
+        return []
+    note = f"of {evaluation['slices_without_tumour']} slices without a tumour"
+    return [("False alarms", _share(evaluation["false_alarm_share"]), note)]
 
 
 def run_section(
@@ -114,7 +123,9 @@ def curves_section(runs: Sequence[Sequence[Mapping[str, float]]]) -> Section:
 
 def dice_section(scores: Sequence[SliceScore], evaluation: Mapping[str, Any]) -> Section:
     """Shows Dice by class and by tumour size."""
-    drawn = f'<div class="charts">{charts.dice_by_class(scores, evaluation)}{charts.dice_by_size(scores)}</div>'
+    drawn = (
+        f'<div class="charts">{charts.dice_by_class(scores, evaluation)}{charts.dice_by_size(scores, evaluation)}</div>'
+    )
     head = ("Slices", "Families", "Mean Dice", "95 % interval", "Median", "Missed")
     tables = []
     for kind, first in (("by_class", "Class"), ("by_size", "Tumour’s share of the image")):

@@ -59,7 +59,11 @@ def save_run(directory: Path, results: Path) -> None:
         if is_published_recipe(config):
             draw_published_curves(folder, folder / "published_curves.png")
     score_charts.score_overview(
-        read_scores(folder / names[-2]), evaluation["calibration"], folder / "scores.png", title=title
+        read_scores(folder / names[-2]),
+        evaluation["calibration"],
+        folder / "scores.png",
+        title=title,
+        classes=[*evaluation["by_class"]],
     )
 
 

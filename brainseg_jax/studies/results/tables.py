@@ -80,7 +80,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
                 f"{run['slices']} ({run['families']})",
                 f"**{run['dice']:.3f}** ({interval})",
                 f"{run['dice_median']:.3f}",
-                *(_number(dice, 3) for dice in run["dice_by_class"].values()),
+                *(_number(run["dice_by_class"].get(label), 3) for label in LABELS),
                 f"{run['share_missed']:.1%}",
                 _number(run["nsd_2mm"], 3),
                 _number(run["hd95_mm"], 1),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from brainseg_jax.data import tfds_build
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.figshare_brain_tumor import Builder, archives, mat_file, prepare
@@ -128,7 +129,7 @@ def test_a_bad_slice_leaves_no_half_dataset_and_keeps_the_previous_one(tmp_path,
     with pytest.raises(InputError, match=r"3064\.mat is not a MATLAB"):
         build(bad, tmp_path / "out", overwrite=True)
     assert not list((tmp_path / "out").glob("unfinished*"))
-    source = json.loads((folder / prepare.SOURCE_FILE).read_text())
+    source = json.loads((folder / tfds_build.SOURCE_FILE).read_text())
     assert source["fingerprint"] == archives.find_source(small_archives).fingerprint
 
 
@@ -137,7 +138,7 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path, small_archives):
     (unfinished / "figshare_brain_tumor" / "phantom" / "1.0.0").mkdir(parents=True)
     folder = build(small_archives, tmp_path / "out")
     assert not unfinished.exists()
-    assert (folder / prepare.SOURCE_FILE).exists()
+    assert (folder / tfds_build.SOURCE_FILE).exists()
 
 
 def test_a_missing_dataset_is_refused_with_the_command_that_makes_it(tmp_path):

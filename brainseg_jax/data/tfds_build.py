@@ -1,0 +1,68 @@
+"""Builds a TFDS dataset without TensorFlow, whole or not at all."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from brainseg_jax.errors import InputError
+
+SOURCE_FILE = "source.json"
+
+
+def build(
+    create: Callable[[Path], tfds.core.DatasetBuilder],
+    *,
+    data_dir: Path,
+    facts: Mapping[str, Any],
+    overwrite: bool,
+    manual_dir: Path | None = None,
+) -> Path:
+    """Builds a dataset in the array_record format, or keeps an existing build from the same source.
+
+    Args:
+      create: makes the builder for a TFDS root.
+      data_dir: the TFDS root.
+      facts: about the source, for source.json; `fingerprint` tells it from others.
+      overwrite: whether a build from another source is replaced.
+      manual_dir: the folder that the builder reads, if it reads one.
+
+    Returns:
+      The folder of the build.
+
+    Raises:
+      InputError: a slice is invalid, or a build from another source exists and `overwrite` is False.
+    """
+    existing = create(data_dir)
+    folder = Path(existing.data_path)
+    if folder.exists():
+        record = folder / SOURCE_FILE
+        fingerprint = json.loads(record.read_text())["fingerprint"] if record.exists() else None
+        if fingerprint == facts["fingerprint"] and existing.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            return folder
+        if not overwrite:
+            raise InputError(
+                f"data_dir {data_dir} already holds {existing.info.full_name} built from another source or in another "
+                "format: add --overwrite to replace it, or name another --data_dir."
+            )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # The new build replaces an existing one only when it is complete.
+    unfinished = data_dir / f"unfinished_{existing.builder_config.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a killed process
+    try:
+        builder = create(unfinished)
+        downloads = tfds.download.DownloadConfig(manual_dir=str(manual_dir) if manual_dir else None)
+        builder.download_and_prepare(file_format="array_record", download_config=downloads)
+        finished = Path(builder.data_path)
+        (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        finished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
