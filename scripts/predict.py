@@ -30,6 +30,7 @@ AXIS = flags.DEFINE_integer(
     upper_bound=2,
 )
 PROBABILITIES = flags.DEFINE_bool("probabilities", False, "Write the probabilities too.")
+REPORT = flags.DEFINE_bool("report", False, "Write report.html too: a page to look at all slices.")
 POSTPROCESSING = cli.define_postprocessing_flags()
 
 
@@ -37,24 +38,37 @@ def main() -> None:
     """Predicts the masks, counts them and lists what could not be read."""
     from tqdm import tqdm
 
+    from brainseg_jax.evaluation.report.predictions import PredictionReport
     from brainseg_jax.inference.find_images import find_images
     from brainseg_jax.inference.predict_files import predict_files
     from brainseg_jax.inference.predictor import Ensemble, Predictor
+    from brainseg_jax.workdir.files import describe_run
     from brainseg_jax.workdir.weights import DEFAULT, find_weights
 
     output = Path(OUTPUT.value).expanduser()
     paths = find_images(INPUT.value, output=output)
     segmenter: Predictor | Ensemble
-    if len(WEIGHTS.value) > 1:
-        segmenter = Ensemble.from_workdirs([find_weights(name) for name in WEIGHTS.value], **POSTPROCESSING())
+    names = WEIGHTS.value or [DEFAULT]
+    if len(names) > 1:
+        segmenter = Ensemble.from_workdirs([find_weights(name) for name in names], **POSTPROCESSING())
     else:
-        segmenter = Predictor.from_pretrained(WEIGHTS.value[0] if WEIGHTS.value else DEFAULT, **POSTPROCESSING())
+        segmenter = Predictor.from_pretrained(names[0], **POSTPROCESSING())
     if segmenter.config.data.dataset == "phantom":
         message = "this network was trained on synthetic slices (phantoms): its masks of real ones mean nothing"
         print(f"warning: {message}", file=sys.stderr)
-    outcomes = predict_files(segmenter, paths, output, axis=AXIS.value, probabilities=PROBABILITIES.value)
+    report = PredictionReport(output, segmenter.postprocessing) if REPORT.value else None
+    outcomes = predict_files(
+        segmenter,
+        paths,
+        output,
+        axis=AXIS.value,
+        probabilities=PROBABILITIES.value,
+        on_slice=report.add if report else None,
+    )
     reasons = [reason for _, reason in tqdm(outcomes, total=len(paths), unit="file", disable=None) if reason]
     print(f"{len(paths) - len(reasons)} of {len(paths)} files done: masks, overlays and predictions.csv in {output}")
+    if report:
+        print(f"report: {report.write(network=describe_run(segmenter.config, name=', '.join(names)))}")
     if reasons:
         raise InputError("\n  ".join([f"{len(reasons)} of {len(paths)} files could not be done:", *reasons]))
 

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,13 @@ class _Failure(NamedTuple):
 
 
 def predict_files(
-    segmenter: Segmenter, paths: Sequence[Path], output: Path, *, axis: int = 2, probabilities: bool = False
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    axis: int = 2,
+    probabilities: bool = False,
+    on_slice: Callable[[Path, ImageSlice, np.ndarray], None] | None = None,
 ) -> Iterator[tuple[Path, str]]:
     """Writes the mask and the overlay of each slice of each file, and a row of predictions.csv.
 
@@ -47,6 +53,7 @@ def predict_files(
       axis: of NIfTI volumes: 0 for sagittal, 1 for coronal, 2 for axial slices.
       probabilities: whether to write the probabilities too: `<name>_probabilities.png` of 16 bits, 65535 for 1, and
         for NIfTI files `<name>_probabilities.nii.gz` of float32.
+      on_slice: called with the file, the slice and the probabilities, (H, W) float32, of each slice that was written.
 
     Yields:
       For each file its path and why it could not be read or written; "" when all is done.
@@ -72,6 +79,9 @@ def predict_files(
         except InputError as error:
             yield path, str(error)
         else:
+            if on_slice:
+                for one in done:
+                    on_slice(*one)
             yield path, ""
     if paths and table.path.exists():
         table.finish()

@@ -72,9 +72,9 @@ def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[s
     recipe = _changed(config, {"evaluation.tune_postprocessing": False})
     for name in dict.fromkeys(("recipe", *names)):
         run, changed = directory / name, _changed(recipe, VARIANTS[name])
-        if name != "recipe" and changed == recipe:
+        if name != "recipe" and changed.to_dict() == recipe.to_dict():
             continue
-        if (run / "config.json").exists() and read_config(run) != changed:
+        if (run / "config.json").exists() and read_config(run).to_dict() != changed.to_dict():
             raise InputError(f"{run / 'config.json'} is of another recipe: name another --workdir.")
         if not (run / "evaluation_validation.json").exists():
             trained_alike = name != "recipe" and all(field.startswith("evaluation.") for field in VARIANTS[name])

@@ -2,13 +2,18 @@
 
 import base64
 import io
+import json
 import math
+import re
 import zlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from brainseg_jax.evaluation.report import charts
+from brainseg_jax.data.formats import ImageSlice
+from brainseg_jax.errors import InputError
+from brainseg_jax.evaluation.report import charts, predictions
 from brainseg_jax.evaluation.report.gallery import choose_slices, describe_choice, encode_slice, shrink_mask
 from brainseg_jax.inference.postprocessing import Postprocessing
 from tests.evaluation.test_scores import score
@@ -80,3 +85,22 @@ def test_slices_without_tumour_have_no_place_on_a_logarithmic_axis():
     )
     assert charts.dice_by_size(rows, summary).count('<path d="M') == 1
     assert charts.dice_by_size(rows[:1], summary).count('<path d="M') == 0
+
+
+def test_a_report_of_predictions_keeps_the_largest_masks_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "MAX_SLICES", 3)
+    report = predictions.PredictionReport(tmp_path, Postprocessing(0.5, 0.0))
+    for number, pixels in enumerate((4, 0, 9, 1, 16), start=1):
+        probabilities = np.zeros((8, 8), np.float32)
+        probabilities.flat[:pixels] = 0.9
+        report.add(tmp_path / "a <b>.tif", ImageSlice(np.eye(8), number), probabilities)
+    text = report.write(network="U-Net <16>").read_text("utf-8")
+    slices = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert [one["name"] for one in slices] == [f"a <b>.tif, slice {number}" for number in (1, 3, 5)]
+    assert {one["truth"] for one in slices} == {one["dice"] for one in slices} == {None}
+    assert "5 slices of 1 files; a tumour is marked in 4 of them." in text
+    assert "U-Net &lt;16&gt;" in text
+    assert "The 3 with the largest masks." in text
+    report.path.write_text("my page")
+    with pytest.raises(InputError, match=r"report\.html is there already and is no report of this program"):
+        predictions.PredictionReport(tmp_path, Postprocessing(0.5, 0.0))

@@ -117,10 +117,10 @@ def _open(path: Path) -> Any:
     with warnings.catch_warnings(action="ignore"):
         dataset = pydicom.dcmread(path, force=not is_dicom(path))  # old files lack the beginning
     if dataset.get("Modality") == "SEG":
-        raise InputError(f"{path} is a DICOM segmentation and no image: remove it from --input.")
+        raise InputError(f"{path} is a DICOM segmentation and no image: leave it out.")
     pixels = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     if "Rows" not in dataset or not any(name in dataset for name in pixels):
-        raise InputError(f"{path} holds no DICOM image: remove it from --input.")
+        raise InputError(f"{path} holds no DICOM image: leave it out.")
     return dataset
 
 

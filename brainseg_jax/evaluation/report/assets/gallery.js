@@ -102,7 +102,7 @@
     paint(canvas, slice, differenceColor(predictedMask(slice, slice.threshold, slice.smallest), slice.truth), TINT);
     const missed = slice.dice === 0 && slice.share > 0;
     const lines = [
-      element("b", {}, slice.dice === null ? slice.name : `Dice ${digits(slice.dice)}`),
+      element("b", { title: slice.name }, slice.dice === null ? slice.name : `Dice ${digits(slice.dice)}`),
       missed ? element("em", {}, "missed") : "",
       slice.label ? element("span", {}, slice.label) : "",
       slice.share === null ? "" : element("span", {}, percent(slice.share)),
@@ -155,6 +155,11 @@
       byId(field).parentElement.hidden = values.length < 2;
     }
     const known = slices.some((slice) => slice.truth);
+    if (!known) { // no order by Dice or true tumour
+      byId("order").querySelector("[value=worst]").textContent = "as they were predicted";
+      for (const value of ["best", "largest", "smallest"]) byId("order").querySelector(`[value=${value}]`).remove();
+    }
+    if (!slices.some((slice) => slice.patient)) byId("order").querySelector("[value=patient]").remove();
     byId("key").hidden = !known;
     for (const id of ["dice-from", "dice-to"]) byId(id).parentElement.hidden = !slices.some((slice) => slice.dice !== null);
   }
@@ -184,7 +189,7 @@
     byId("facts").textContent = facts.filter(Boolean).join(", ");
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place >= shown.length - 1;
-    for (const id of ["panel-truth", "panel-difference", "scores"]) byId(id).hidden = !slice.truth;
+    for (const id of ["panel-truth", "panel-difference", "scores", "hint-scores"]) byId(id).hidden = !slice.truth;
     byId("reset-threshold").textContent = `Run’s: ${slice.threshold}`;
     byId("filter-label").hidden = !slice.smallest;
     const percentage = Number((100 * slice.smallest).toPrecision(3));
