@@ -31,6 +31,7 @@ def main() -> None:
     """Evaluates and prints the scores."""
     from brainseg_jax.evaluation.evaluate import evaluate
     from brainseg_jax.evaluation.report.run import report_run
+    from brainseg_jax.evaluation.seen_slices import warn_of_seen
     from brainseg_jax.evaluation.summary import describe
     from brainseg_jax.workdir.weights import FILE, find_weights
 
@@ -45,6 +46,8 @@ def main() -> None:
         **POSTPROCESSING(),
     }
     summary = evaluate(runs, split=split, output=output, **options)
+    if warning := warn_of_seen(summary):
+        print(f"warning: {warning}")
     print(f"{split}: {describe(summary)}; written to {output}")
     if REPORT.value:
         print(f"report: {report_run(output, split=split, weights=runs, data_dir=DATA_DIR.value)}")

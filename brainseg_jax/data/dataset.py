@@ -12,7 +12,9 @@ from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.figshare_brain_tumor import Builder
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.own_slices.builder import OwnSlices
+from brainseg_jax.data.tfds_build import SOURCE_FILE
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import read_json
 
 # The builder of each dataset, and what makes scripts/prepare_data.py prepare it.
 BUILDERS: Mapping[str, tuple[type[tfds.core.DatasetBuilder], str]] = {
@@ -44,6 +46,7 @@ class Dataset:
     Attributes:
       name: one of `BUILDERS`: "figshare", "phantom", or "folder" for a user's own slices.
       metadata: metadata of all slices, by ascending id.
+      fingerprint: tells datasets from other files apart; "" where scripts/prepare_data.py did not build it.
     """
 
     def __init__(self, data_dir: str, *, config: str) -> None:
@@ -69,6 +72,8 @@ class Dataset:
                 f"{builder.data_path} is in the {builder.info.file_format.value} format, which only TensorFlow reads: "
                 f"run `{command} --overwrite` for the array_record format."
             )
+        record = Path(builder.data_path) / SOURCE_FILE
+        self.fingerprint: str = read_json(record)["fingerprint"] if record.exists() else ""
         self._sources = builder.as_data_source()
         without_pixels = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
         rows = {

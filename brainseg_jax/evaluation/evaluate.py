@@ -1,6 +1,7 @@
 """Scores trained networks on a split of their dataset, slice by slice, each at its own size."""
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,21 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import score_charts
 from brainseg_jax.evaluation.examples import draw_examples
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
+from brainseg_jax.evaluation.seen_slices import describe_seen, find_seen
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.inference.postprocessing import tune_postprocessing
 from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment
-from brainseg_jax.workdir.files import describe_run, read_config, read_environment, read_patients, read_splits
+from brainseg_jax.workdir.files import (
+    describe_run,
+    read_config,
+    read_environment,
+    read_fingerprint,
+    read_patients,
+    read_splits,
+)
 
 
 def evaluate(
@@ -79,6 +88,8 @@ def evaluate(
     config = segmenter.config
     dataset = open_dataset(config, data_dir)
     about: dict[str, Any] = {"trained_with": read_environment(runs[0]), "dataset": dataset.name}
+    if split != "all":
+        _require_same_pixels(runs[0], dataset, data_dir)
     if data_dir:
         about["dataset"] += f" in {data_dir}"
     if isinstance(segmenter, Predictor):
@@ -121,6 +132,7 @@ def evaluate(
         "dataset": dataset.name,
         "trained_on": config.data.dataset,
         **summarize(scores, classes=metadata.label_names),
+        "seen": describe_seen(scores, find_seen(runs, dataset)),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
         "threshold": segmenter.postprocessing.threshold,
@@ -189,6 +201,23 @@ def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
         names = " and ".join(sorted(other.name for other in others))
         raise InputError(f"--data_dir {data_dir} holds {names} slices: name a folder that holds one of them.")
     return others[0]
+
+
+def _require_same_pixels(run: Path, dataset: Dataset, data_dir: str) -> None:
+    """Refuses a dataset that was replaced since the run; one that the user names may come from other files."""
+    before = read_fingerprint(run)
+    if not before or not dataset.fingerprint or before == dataset.fingerprint:
+        return
+    if data_dir:
+        warnings.warn(
+            f"the dataset in {data_dir} was built from other files than that of {run}: its pixels may differ",
+            stacklevel=3,
+        )
+        return
+    raise InputError(
+        f"The dataset of {run} was replaced by one from other files since it was trained: name the old one with "
+        "--data_dir, or this one if its slices are the same all the same."
+    )
 
 
 def _slices_of(run: Path, split: str, dataset: Dataset) -> np.ndarray:

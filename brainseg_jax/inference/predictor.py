@@ -25,7 +25,7 @@ from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.sharding import AXIS, batch_sharding, replicated, shard
 from brainseg_jax.workdir import weights
 from brainseg_jax.workdir.checkpoints import Checkpoints
-from brainseg_jax.workdir.files import read_config, read_splits
+from brainseg_jax.workdir.files import read_config, read_fingerprint, read_splits
 
 BATCH_SIZE = 16
 PredictStep = Callable[[dict[str, Any], Array], Array]
@@ -224,9 +224,11 @@ class Ensemble:
             slice of one may be a training slice of another.
         """
         for directory in directories[1:]:
-            if read_splits(directory) != read_splits(directories[0]):
+            same_files = len({read_fingerprint(one) for one in (directory, directories[0])} - {""}) < 2
+            if read_splits(directory) != read_splits(directories[0]) or not same_files:
                 raise InputError(
-                    f"{directory / 'splits.json'} lists other slices than that of {directories[0]}: name runs of one "
+                    f"{directory / 'splits.json'} lists other slices than that of {directories[0]}, or those of "
+                    "a dataset from other files: name runs of one "
                     "protocol, fold, split seed and dataset, of which none was trained on another's test slices."
                 )
         settings = read_config(directories[0]).evaluation

@@ -49,11 +49,12 @@ def cross_validate(config: ml_collections.ConfigDict, directory: Path) -> dict[s
         another run or folds of another config.
     """
     configs = {fold: _select_fold(config, fold) for fold in FOLDS}
-    metadata = Dataset.from_config(config.data).metadata
+    dataset = Dataset.from_config(config.data)
+    metadata = dataset.metadata
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a single run: name another --workdir for the folds.")
     for fold, splits in check_folds(metadata, config).items():  # before hours of training
-        check_resumable(directory / f"fold_{fold}", configs[fold], splits)
+        check_resumable(directory / f"fold_{fold}", configs[fold], splits, fingerprint=dataset.fingerprint)
         if init_from := configs[fold].train.init_from:
             check_no_leakage(Path(init_from), configs[fold], splits, metadata)
     directory.mkdir(parents=True, exist_ok=True)

@@ -58,10 +58,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
         check_no_leakage(init_from, config, splits, dataset.metadata)
     training = setup_training(config, steps_per_epoch=splits["train"].size // config.train.batch_size)
     mesh, state = training.mesh, training.state
-    check_resumable(directory, config, splits)  # by every process, so that all of them end
+    check_resumable(
+        directory, config, splits, fingerprint=dataset.fingerprint
+    )  # by every process, so that all of them end
     if is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{describe_splits(dataset.metadata, splits)}")
-        start_run(directory, config, dataset.metadata, splits, describe_environment(devices=mesh.size))
+        environment = describe_environment(devices=mesh.size)
+        start_run(directory, config, dataset.metadata, splits, environment, fingerprint=dataset.fingerprint)
     if init_from:
         variables, _ = restore_variables(init_from, read_config(init_from))
         state = shard(with_variables(state, variables), replicated(mesh))

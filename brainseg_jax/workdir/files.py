@@ -16,13 +16,16 @@ from brainseg_jax.models import MODELS
 from brainseg_jax.utils.files import read_json, write_json, write_text
 
 
-def check_resumable(directory: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray]) -> None:
+def check_resumable(
+    directory: Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], *, fingerprint: str
+) -> None:
     """Refuses to resume a run with other settings or slices; changes nothing.
 
     Args:
       directory: the workdir.
       config: the configuration of the run that is to start or to be resumed there.
       splits: the slice ids of each split.
+      fingerprint: of the dataset; "" if it is not known.
 
     Raises:
       InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
@@ -35,6 +38,12 @@ def check_resumable(directory: Path, config: ml_collections.ConfigDict, splits: 
             f"{directory / 'splits.json'} lists other slices than the dataset gives now: name another --workdir, "
             "or the --config.data.data_dir that the run was started with."
         )
+    before = read_fingerprint(directory)
+    if before and fingerprint and before != fingerprint:
+        raise InputError(
+            f"The dataset was built from other files than when {directory} was started: name another --workdir, or the "
+            "--config.data.data_dir with the old dataset."
+        )
 
 
 def start_run(
@@ -43,6 +52,8 @@ def start_run(
     metadata: SliceMetadata,
     splits: Mapping[str, np.ndarray],
     environment: Mapping[str, Any],
+    *,
+    fingerprint: str = "",
 ) -> None:
     """Writes config.json and, where they are not there yet, environment.json and splits.json.
 
@@ -52,16 +63,18 @@ def start_run(
       metadata: the dataset's slices.
       splits: the slice ids of each split.
       environment: see `describe_environment` of utils/provenance.py.
+      fingerprint: of the dataset; "" if it is not known.
 
     Raises:
       InputError: see `check_resumable`.
     """
-    check_resumable(directory, config, splits)
+    check_resumable(directory, config, splits, fingerprint=fingerprint)
     if not (directory / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
         patients = {split: patients_of(metadata, slice_ids) for split, slice_ids in splits.items()}
         shared = overlaps(metadata, splits)
-        write_json(directory / "splits.json", {"splits": _members(splits), "patient_ids": patients, "overlaps": shared})
+        content = {"splits": _members(splits), "patient_ids": patients, "overlaps": shared}
+        write_json(directory / "splits.json", content | {"dataset_fingerprint": fingerprint})
         write_json(directory / "environment.json", environment)
     write_json(directory / "config.json", json.loads(config.to_json()))
 
@@ -108,6 +121,16 @@ def read_patients(directory: Path) -> dict[str, list[str]]:
             f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
         )
     return content["patient_ids"]
+
+
+def read_fingerprint(directory: Path) -> str:
+    """Reads the fingerprint of the dataset of the run in a workdir; "" if the run does not have it.
+
+    Raises:
+      InputError: there is no run, or splits.json is damaged.
+    """
+    fingerprint: str = read_json(directory / "splits.json").get("dataset_fingerprint", "")
+    return fingerprint
 
 
 def read_environment(directory: Path) -> dict[str, Any]:

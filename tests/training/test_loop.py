@@ -23,7 +23,7 @@ from brainseg_jax.training import loop, setup
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.training.step import make_train_step
-from brainseg_jax.workdir.files import read_config, read_splits, start_run
+from brainseg_jax.workdir.files import read_config, read_fingerprint, read_splits, start_run
 from tests.conftest import REPOSITORY, TRAINED
 from tests.helpers import (
     latest_state,
@@ -180,6 +180,13 @@ def test_a_workdir_with_other_slices_is_refused(tmp_path, trained, make_config):
     config = make_config(**TRAINED)
     with pytest.raises(InputError, match=r"splits\.json lists other slices"):
         start_run(trained, config, None, {"train": np.array([1]), "validation": np.array([2])}, {})
+    splits = {split: np.array(slice_ids) for split, slice_ids in read_splits(trained).items()}
+    before = (trained / "splits.json").read_text()
+    with pytest.raises(InputError, match=r"The dataset was built from other files than when .*run was started"):
+        start_run(trained, config, None, splits, {}, fingerprint="other")
+    start_run(trained, config, None, splits, {}, fingerprint=read_fingerprint(trained))
+    assert len(read_fingerprint(trained)) == 64
+    assert (trained / "splits.json").read_text() == before
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):

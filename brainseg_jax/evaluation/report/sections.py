@@ -8,6 +8,7 @@ from brainseg_jax.config import flatten
 from brainseg_jax.evaluation.report import charts
 from brainseg_jax.evaluation.report.page import Section
 from brainseg_jax.evaluation.scores import SliceScore
+from brainseg_jax.evaluation.seen_slices import warn_of_seen
 from brainseg_jax.metrics.slice_metrics import METRICS
 
 _TITLES = {
@@ -48,6 +49,8 @@ def summary_section(evaluation: Mapping[str, Any]) -> Section:
         "Intervals are bootstraps over families of patient ids; none is given where there are too few. Masks are "
         f"scored at the slices’ own size, as {_describe_masks(evaluation)}."
     )
+    if warning := warn_of_seen(evaluation):
+        note = f"{warning}. {note}"
     return Section("summary", "Summary", f'<dl class="tiles">{shown}</dl>\n{table}\n{_note(note)}')
 
 
