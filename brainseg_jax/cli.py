@@ -1,6 +1,7 @@
 """What every script shares: flags in, exit code out."""
 
 import difflib
+import errno
 import re
 import runpy
 import sys
@@ -16,6 +17,12 @@ from absl import app, flags, logging
 from brainseg_jax.config import flatten, get_config
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
+
+# What a disk, a user's rights or a name that is taken may do to any program; others are mistakes of ours.
+_OF_THE_SYSTEM = {
+    getattr(errno, name, None)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "EEXIST", "ELOOP", "ENAMETOOLONG")
+} - {None}
 
 
 def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
@@ -79,6 +86,9 @@ def _parse(arguments: list[str]) -> list[str]:
     if "--version" in arguments[1:]:
         print(f"brainseg_jax {metadata.version('brainseg_jax')}")
         sys.exit(0)
+    for word in arguments:
+        if word in ("--config=", "--workdir=", "--weights=", "--input=", "--output=", "--out="):
+            _fail(f"{word[:-1]} is empty: name a place, or leave it out.")
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
@@ -97,6 +107,8 @@ def _explain(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return str(cause)
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        return f"{error.filename or 'a file'}: {error.strerror}; name another place, or make room or rights there."
     # ml_collections has no error class of its own: a file that is missing, a key that the config lacks, a wrong type.
     if any("ml_collections" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return _explain_config(error)

@@ -36,9 +36,9 @@ LESS_COMPILING = "--xla_backend_optimization_level=1"  # compiling is most of th
 def main() -> None:
     """Runs the jobs that are not done and prints the summary after each stage."""
     from brainseg_jax.data.dataset import Dataset
-    from brainseg_jax.studies.processes import lock
     from brainseg_jax.studies.reproduction import jobs, results
     from brainseg_jax.studies.reproduction.runner import Runner
+    from brainseg_jax.utils.locks import lock
 
     if unknown := sorted(set(STAGES.value) - set(jobs.STAGES)):
         raise InputError(f"--stages names {unknown[0]}: choose from {', '.join(jobs.STAGES)}.")

@@ -1,15 +1,12 @@
-"""Runs commands in processes of their own, and locks out a second caller."""
+"""Runs commands in processes of their own."""
 
-import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
 GRACE_SECONDS = 10.0  # between the interrupt of a command and its kill
@@ -54,19 +51,3 @@ def run_command(
             if isinstance(error, subprocess.TimeoutExpired):
                 return None
             raise
-
-
-@contextmanager
-def lock(path: Path, *, refusal: str) -> Iterator[IO[str]]:
-    """Holds a lock until the block or the process ends; yields its file, emptied, to write a note in.
-
-    Raises:
-      InputError: another process holds the lock of this file; `refusal` is the message.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(refusal) from error
-        file.truncate(0)
-        yield file

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.studies.processes import lock, run_command
+from brainseg_jax.studies.processes import run_command
+from brainseg_jax.utils.locks import lock
 from brainseg_jax.workdir.files import read_metrics
 
 RECENT_EPOCHS = 5  # their median predicts the seconds of an epoch

@@ -24,6 +24,7 @@ from brainseg_jax.training.preflight import check_no_leakage, open_splits
 from brainseg_jax.training.setup import setup_training
 from brainseg_jax.training.state import TrainState, current_learning_rate, observe_validation_loss, with_variables
 from brainseg_jax.training.step import BatchMetrics, TrainStep, evaluate_slices, join_metrics, mean_metrics, run_epoch
+from brainseg_jax.utils.locks import lock_folder
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import is_primary, replicated, shard
 from brainseg_jax.workdir.checkpoints import Checkpoints
@@ -49,7 +50,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
         figures/learning_curves.png and, where it is tuned, postprocessing.json.
 
     Raises:
-      InputError: a bad config or dataset, a workdir of another run, or a loss that is not finite.
+      InputError: a bad config or dataset, a workdir of another run, one in which another process trains or which was
+        deleted, or a loss that is not finite.
     """
     dataset, splits = open_splits(config)
     starts_anew = not (directory / "checkpoints").is_dir()
@@ -58,9 +60,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
         check_no_leakage(init_from, config, splits, dataset.metadata)
     training = setup_training(config, steps_per_epoch=splits["train"].size // config.train.batch_size)
     mesh, state = training.mesh, training.state
-    check_resumable(
-        directory, config, splits, fingerprint=dataset.fingerprint
-    )  # by every process, so that all of them end
+    # By every process, so that all of them end.
+    check_resumable(directory, config, splits, fingerprint=dataset.fingerprint)
     if is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{describe_splits(dataset.metadata, splits)}")
         environment = describe_environment(devices=mesh.size)
@@ -68,12 +69,17 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
     if init_from:
         variables, _ = restore_variables(init_from, read_config(init_from))
         state = shard(with_variables(state, variables), replicated(mesh))
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    # Before the checkpoints are opened: orbax tidies up what another process may be writing.
+    alone = lock_folder(directory, remedy="wait for it, or name another --workdir")
+    with alone if is_primary() else contextlib.nullcontext(), Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
         if (latest := checkpoints.latest_epoch()) is not None:
             state = TrainState(**checkpoints.restore(latest, vars(state), replicated(mesh)))
             first_epoch += latest
-            _print(f"Resumed after epoch {latest} of {config.train.epochs}.")
+            done = latest == config.train.epochs
+            _print(
+                f"All {latest} epochs are done." if done else f"Resumed after epoch {latest} of {config.train.epochs}."
+            )
         rows = read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
             train_loader, validation_loader = make_loaders(
@@ -120,6 +126,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 checkpoints.save(epoch, vars(state), validation_loss=validation["loss"])
                 if not is_primary():
                     continue
+                if not (directory / "config.json").exists():
+                    raise InputError(f"{directory} was deleted or moved while it was trained: train again.")
                 write_metrics(directory, rows)
                 for name, value in row.items():
                     tensorboard.add_scalar(name, value, epoch)

@@ -11,7 +11,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.loaders import CACHES
 from brainseg_jax.data.metadata import SliceMetadata
-from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
+from brainseg_jax.data.splits import MUST_NOT_SHARE, has_folds, make_splits, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.models import create_model
@@ -72,11 +72,30 @@ def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
     ):
         if value < least:
             raise InputError(f"config.{name} is {value}: set it to {least} or more.")
-    if not 0 <= config.train.ema_decay < 1:
-        raise InputError(f"config.train.ema_decay is {config.train.ema_decay}: set it to a number in [0, 1).")
-    if not 0 < config.optimizer.learning_rate < math.inf:
+    for name, low, high in (
+        ("train.ema_decay", 0, 1),
+        ("optimizer.weight_decay", 0, math.inf),
+        ("optimizer.l2_penalty", 0, math.inf),
+        ("optimizer.minimum_learning_rate", 0, math.inf),
+    ):
+        value = config[name.split(".")[0]][name.split(".")[1]]
+        if not low <= value < high:
+            raise InputError(f"config.{name} is {value}: set it to a number in [{low}, {high:g}).")
+    if not 0 < config.optimizer.plateau_factor < 1:
         raise InputError(
-            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}: set it to a number above 0."
+            f"config.optimizer.plateau_factor is {config.optimizer.plateau_factor}: set it to a number between 0 and 1."
+        )
+    rate, minimum = config.optimizer.learning_rate, config.optimizer.minimum_learning_rate
+    if not 0 < rate < math.inf:
+        raise InputError(f"config.optimizer.learning_rate is {rate}: set it to a number above 0.")
+    if minimum > rate:
+        raise InputError(
+            f"config.optimizer.minimum_learning_rate is {minimum}, above the learning rate of {rate}: lower it."
+        )
+    if not has_folds(config.split.protocol) and config.split.fold != 1:
+        raise InputError(
+            f"config.split.fold is {config.split.fold}, but protocol {config.split.protocol!r} has no folds: leave it "
+            "out, or choose another protocol."
         )
 
 

@@ -100,9 +100,13 @@ class Checkpoints:
         )
         try:
             restored: dict[str, Any] = self._manager.restore(epoch, args=args)
-        except (ValueError, KeyError) as error:
+        except Exception as error:  # orbax and tensorstore have errors of many classes for files that are damaged
+            others = sorted({*self._manager.all_steps()} - {epoch})
+            remedy = "name the workdir of a run of this network"
+            if others:
+                remedy += f", or remove the folder {epoch} there to use the checkpoint of epoch {others[-1]}"
             raise InputError(
-                f"The checkpoint of epoch {epoch} in {self._directory} does not fit config.json ("
-                f"{' '.join(str(error).split())[:200]}): name the workdir of a run of this network."
+                f"The checkpoint of epoch {epoch} in {self._directory} is damaged or does not fit config.json ("
+                f"{' '.join(str(error).split())[:200]}): {remedy}."
             ) from error
         return restored

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainseg_jax.config import flatten, get_config
 from brainseg_jax.data.metadata import SliceMetadata
-from brainseg_jax.data.splits import has_folds, overlaps, patients_of
+from brainseg_jax.data.splits import SPLITS, has_folds, overlaps, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import MODELS
 from brainseg_jax.utils.files import read_json, write_json, write_text
@@ -87,8 +87,10 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
     Raises:
       InputError: there is no run, config.json is damaged, or a newer version made it.
     """
-    config = get_config()
-    settings = read_json(directory / "config.json")
+    config, path = get_config(), directory / "config.json"
+    settings = _read_object(path)
+    if not all(isinstance(settings.get(name, {}), dict) for name in ("model", *config) if name != "seed"):
+        raise InputError(f"{path} is damaged: restore it, or name another --workdir.")
     config.model = ml_collections.ConfigDict(settings.pop("model", {}))  # whose fields are the network's own
     flat = flatten(settings)
     if unknown := sorted(flat.keys() - flatten(config.to_dict()).keys()):
@@ -96,7 +98,10 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
             f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
             "name another --workdir."
         )
-    config.update_from_flattened_dict(flat)
+    try:
+        config.update_from_flattened_dict(flat)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or name another --workdir.") from error
     return config
 
 
@@ -106,7 +111,11 @@ def read_splits(directory: Path) -> dict[str, list[int]]:
     Raises:
       InputError: there is no run, or splits.json is damaged.
     """
-    return read_json(directory / "splits.json")["splits"]
+    path = directory / "splits.json"
+    splits: dict[str, list[int]] = _read_object(path).get("splits", {})
+    if not {*SPLITS} <= {*splits} or not all(type(one) is int for split in splits.values() for one in split):
+        raise InputError(f"{path} is damaged: it lacks the slice ids of {', '.join(SPLITS)}; restore it.")
+    return splits
 
 
 def read_patients(directory: Path) -> dict[str, list[str]]:
@@ -115,7 +124,7 @@ def read_patients(directory: Path) -> dict[str, list[str]]:
     Raises:
       InputError: there is no run, splits.json is damaged, or an older version wrote it.
     """
-    content = read_json(directory / "splits.json")
+    content = _read_object(directory / "splits.json")
     if "patient_ids" not in content:
         raise InputError(
             f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
@@ -129,7 +138,7 @@ def read_fingerprint(directory: Path) -> str:
     Raises:
       InputError: there is no run, or splits.json is damaged.
     """
-    fingerprint: str = read_json(directory / "splits.json").get("dataset_fingerprint", "")
+    fingerprint: str = _read_object(directory / "splits.json").get("dataset_fingerprint", "")
     return fingerprint
 
 
@@ -143,10 +152,17 @@ def read_environment(directory: Path) -> dict[str, Any]:
 
 
 def read_metrics(directory: Path, *, epochs: int) -> list[dict[str, float]]:
-    """Reads the first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out."""
+    """Reads the first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out.
+
+    Raises:
+      InputError: a line is damaged.
+    """
     path = directory / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+    try:
+        return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove its damaged line to go on without it.") from error
 
 
 def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -209,6 +225,13 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "
             f"{now['train.epochs']}: a run can be made longer, not shorter; name another --workdir."
         )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it holds no JSON object; restore it, or name another --workdir.")
+    return content
 
 
 def _members(splits: Mapping[str, np.ndarray]) -> dict[str, list[int]]:

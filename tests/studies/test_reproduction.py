@@ -9,12 +9,12 @@ import pytest
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
-from brainseg_jax.studies.processes import lock
 from brainseg_jax.studies.reproduction.jobs import STAGES, Job, list_jobs
 from brainseg_jax.studies.reproduction.results import copy_parts, describe_speed, merge, save_job, summary_table
 from brainseg_jax.studies.reproduction.runner import Runner
 from brainseg_jax.studies.results.save import RUN_FILES
 from brainseg_jax.studies.results.tables import devices_table, reproduced_table
+from brainseg_jax.utils.locks import lock
 from tests.conftest import REPOSITORY
 
 WRITES = "import pathlib, sys, time; time.sleep(float(sys.argv[2])); pathlib.Path(sys.argv[1]).write_text('x')"

@@ -43,6 +43,7 @@ def make(make_config, data_dir):
         "train.epochs": 1,
         "train.loss": "bce_dice",
         "optimizer.learning_rate": STILL,
+        "optimizer.minimum_learning_rate": 0.0,
     }
     return lambda **changes: make_config(**{**small, **changes})
 

@@ -1,0 +1,107 @@
+"""What happens to a training whose folder is in use, damaged, deleted, or no folder."""
+
+import json
+import shutil
+
+import pytest
+
+from brainseg_jax.errors import InputError
+from brainseg_jax.inference.predictor import Predictor
+from brainseg_jax.training import loop
+from brainseg_jax.training.loop import train_and_evaluate
+from brainseg_jax.utils.locks import lock_folder
+from brainseg_jax.workdir.files import read_config, read_metrics, read_splits
+from tests.conftest import REPOSITORY, TRAINED
+
+TINY = {"train.epochs": 1, "data.image_size": 16, "model.start_filters": 1}
+
+
+def test_a_second_process_is_refused_and_a_stale_lock_is_not(tmp_path, make_config):
+    tmp_path.joinpath(".lock").write_text("process 1 on another machine, long ago")
+    with lock_folder(tmp_path, remedy="wait"):
+        with pytest.raises(InputError, match=r"is in use by process \d+ on .*: wait for it, or name another --workdir"):
+            train_and_evaluate(make_config(**TINY), tmp_path)
+        assert not (tmp_path / "checkpoints").exists()
+    with lock_folder(tmp_path, remedy="wait"):
+        pass
+
+
+def test_a_workdir_that_is_deleted_ends_the_training(tmp_path, make_config, monkeypatch):
+    evaluate_slices = loop.evaluate_slices
+
+    def and_delete(*arguments, **options):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return evaluate_slices(*arguments, **options)
+
+    monkeypatch.setattr(loop, "evaluate_slices", and_delete)
+    with pytest.raises(InputError, match=r"run was deleted or moved while it was trained: train again"):
+        train_and_evaluate(make_config(**TINY), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("config.json", "[]", read_config),
+        ("config.json", '{"data": 3}', read_config),
+        ("config.json", '{"data": {"image_size": "large"}}', read_config),
+        ("splits.json", "[]", read_splits),
+        ("splits.json", '{"splits": {"train": [1]}}', read_splits),
+        ("splits.json", '{"splits": {"train": [1], "validation": ["2"], "test": [3]}}', read_splits),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epo', lambda folder: read_metrics(folder, epochs=9)),
+        ("metrics.jsonl", "[1]\n", lambda folder: read_metrics(folder, epochs=9)),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(tmp_path, name, content, read):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name} is damaged"):
+        read(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_other_one(tmp_path, trained, make_config):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    folders = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    for path in (run / "checkpoints" / str(folders[-1])).rglob("*"):
+        if path.is_file() and "metric" not in str(path):
+            path.write_bytes(b"damaged")
+    config = make_config(**{**TRAINED, "train.epochs": 26})
+    with pytest.raises(InputError, match=rf"epoch {folders[-1]} in .*checkpoints is damaged") as raised:
+        train_and_evaluate(config, run)
+    if len(folders) > 1:
+        assert f"remove the folder {folders[-1]} there to use the checkpoint of epoch {folders[0]}" in str(raised.value)
+        Predictor.from_workdir(run)  # the best one is whole
+    json.loads((run / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.weight_decay": -1.0}, r"optimizer\.weight_decay is -1\.0: set it to a number in \[0, inf\)"),
+        ({"optimizer.plateau_factor": 10.0}, r"plateau_factor is 10\.0: set it to a number between 0 and 1"),
+        ({"optimizer.minimum_learning_rate": 1.0}, r"minimum_learning_rate is 1\.0, above the learning rate of 0\.003"),
+        ({"split.protocol": "slice", "split.fold": 3}, r"fold is 3, but protocol 'slice' has no folds: leave it out"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(tmp_path, make_config, changes, message):
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(make_config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path, trained, data_dir, run_script):
+    (tmp_path / "file").write_text("mine")
+    place = f"{tmp_path}/file/below"
+    data = f"--config.data.data_dir={data_dir}"
+    quickstart = f"--config={REPOSITORY}/configs/quickstart.py"
+    for script, arguments in (
+        ("prepare_data", ["--phantom=10", f"--data_dir={place}"]),
+        ("train", [quickstart, data, f"--workdir={place}", "--config.data.image_size=32"]),
+        ("evaluate", [f"--workdir={trained}", f"--output={place}", "--examples=0"]),
+    ):
+        finished = run_script(script, *arguments)
+        assert finished.returncode == 1, finished.stderr
+        assert "Traceback" not in finished.stderr
+        assert f"{tmp_path}/file" in finished.stderr.splitlines()[-1]
+    assert (tmp_path / "file").read_text() == "mine"
+    empty = run_script("evaluate", f"--workdir={trained}", "--output=")
+    assert (empty.returncode, empty.stderr) == (1, "error: --output is empty: name a place, or leave it out.\n")
