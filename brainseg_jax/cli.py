@@ -4,6 +4,7 @@ import difflib
 import errno
 import re
 import runpy
+import signal
 import sys
 import traceback
 import warnings
@@ -29,7 +30,8 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """Settles what JAX needs (`xla_setup.set_up`), parses the flags, runs `main` and exits.
 
     An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
-    program with one sentence on standard error and exit code 1; an interrupt with exit code 130.
+    program with one sentence on standard error and exit code 1. An interrupt ends it with exit code 130, SIGTERM with
+    143, both when what is being written is whole.
 
     Args:
       main: the program.
@@ -46,12 +48,13 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
             )
         try:
             main(*values)
-        except KeyboardInterrupt:
-            print("interrupted; what was complete is kept", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as interrupt:
+            print("interrupted; what was complete is kept, and the same command goes on from there", file=sys.stderr)
+            sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
         except Exception as error:
             _fail(_explain(error))
 
+    signal.signal(signal.SIGTERM, _terminate)
     xla_setup.end_with_parent()
     xla_setup.set_up()
     logging.set_verbosity(logging.ERROR)
@@ -60,6 +63,14 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     home = str(Path("~").expanduser())
     sys.argv = [re.sub(r"(?<=[=,])~(?=/|$)", home, word) if word[:2] == "--" else word for word in sys.argv]
     app.run(guarded, flags_parser=_parse)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what takes machines away sends it first."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
 
 
 def run_program() -> None:
