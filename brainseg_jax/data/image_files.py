@@ -6,7 +6,8 @@ import numpy as np
 
 from brainseg_jax.data.dataset_info import PIXEL_SPACING_MM
 from brainseg_jax.data.figshare_brain_tumor import mat_file
-from brainseg_jax.data.formats import ImageSlice, dicom, nifti, picture, tiff
+from brainseg_jax.data.formats import dicom, nifti, picture, tiff
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.errors import InputError
 
 # Suffixes of each format; DICOM files often have none.

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from brainseg_jax.data.formats import ImageSlice, dicom, nifti
+from brainseg_jax.data.formats import dicom, nifti
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.data.image_files import format_of, read_slices, stem_of
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError

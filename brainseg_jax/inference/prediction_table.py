@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainseg_jax.data.formats import ImageSlice
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.data.image_files import format_of, stem_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.metrics.mask_measures import centroid, largest_diameter

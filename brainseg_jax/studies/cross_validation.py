@@ -17,6 +17,7 @@ from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.evaluate import describe_scored_run, evaluate, write_evaluation
 from brainseg_jax.evaluation.scores import read_scores
+from brainseg_jax.evaluation.seen_slices import describe_seen
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.training.loop import train_and_evaluate
@@ -113,6 +114,7 @@ def _join_folds(directory: Path) -> dict[str, Any]:
         "dataset": config.data.dataset,
         "trained_on": config.data.dataset,
         **summarize(scores, classes=[*by_fold["1"]["dice_by_class"]]),
+        "seen": describe_seen(scores, set()),
         "calibration": calibration.describe(),
         **describe_scored_run(config),
         "fold": None,

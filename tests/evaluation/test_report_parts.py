@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg_jax.data.formats import ImageSlice
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.report import charts, predictions
 from brainseg_jax.evaluation.report.gallery import choose_slices, describe_choice, encode_slice, shrink_mask

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg_jax.data.formats import MAX_VALUES, ImageSlice
+from brainseg_jax.data.formats.image_slice import MAX_VALUES, ImageSlice
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.extras import require
 from brainseg_jax.utils.files import write_bytes

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from brainseg_jax.data.formats import ImageSlice
 from brainseg_jax.data.formats.grey_levels import to_grey, turn_upright
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.extras import require
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from brainseg_jax.data.formats import MAX_VALUES, ImageSlice
 from brainseg_jax.data.formats.grey_levels import to_grey, turn_upright
+from brainseg_jax.data.formats.image_slice import MAX_VALUES, ImageSlice
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.extras import require
 

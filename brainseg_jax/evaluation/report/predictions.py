@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainseg_jax.data.formats import ImageSlice
+from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.evaluation.report.gallery import encode_slice
 from brainseg_jax.evaluation.report.page import Section, report_path, write_report
