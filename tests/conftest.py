@@ -87,23 +87,22 @@ def make_config(data_dir):
 def trained(tmp_path_factory, make_config):
     """The workdir of a short run of a U-Net with dropout that learned something, shared by pytest-xdist's processes."""
     folder = shared_folder(tmp_path_factory)
-    workdir, script = folder / "trained" / "run", REPOSITORY / "scripts" / "train.py"
-    settings, defaults = (flatten(config.to_dict()) for config in (make_config(**TRAINED), get_config()))
-    options = [f"--config.{name}={value}" for name, value in settings.items() if value != defaults[name]]
-    command = [
-        sys.executable,
-        script,
-        f"--config={REPOSITORY}/brainseg_jax/config.py",
-        f"--workdir={workdir}",
-        *options,
-    ]
+    workdir = folder / "trained" / "run"
     with (folder / "trained.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not (workdir / "figures" / "learning_curves.png").exists():
-            # Compiled as users do: so many steps of a program that is compiled quickly would take longer.
-            environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(quick_compilation.FLAGS, "")}
-            subprocess.run(command, env=environment, check=True)
+            train_as_users_do(make_config(**TRAINED), workdir)
     return workdir
+
+
+def train_as_users_do(config, workdir):
+    """Trains in a process of its own that compiles as users do: many steps take longer if compiled quickly."""
+    settings, defaults = (flatten(one.to_dict()) for one in (config, get_config()))
+    options = [f"--config.{name}={value}" for name, value in settings.items() if value != defaults[name]]
+    script, file = REPOSITORY / "scripts" / "train.py", REPOSITORY / "brainseg_jax" / "config.py"
+    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(quick_compilation.FLAGS, "")}
+    command = [sys.executable, script, f"--config={file}", f"--workdir={workdir}", *options]
+    subprocess.run(command, env=environment, check=True)
 
 
 def shared_folder(tmp_path_factory):

@@ -24,7 +24,7 @@ from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.training.step import make_train_step
 from brainseg_jax.workdir.files import read_config, read_fingerprint, read_splits, start_run
-from tests.conftest import REPOSITORY, TRAINED
+from tests.conftest import REPOSITORY, TRAINED, train_as_users_do
 from tests.helpers import (
     latest_state,
     load_recipe,
@@ -110,7 +110,7 @@ def test_streaming_gives_the_parameters_that_device_memory_gives(tmp_path, make_
 
 
 def test_bfloat16_learns_what_float32_learns(tmp_path, make_config, trained):
-    train_and_evaluate(make_config(**TRAINED, **{"model.dtype": "bfloat16"}), tmp_path)
+    train_as_users_do(make_config(**TRAINED, **{"model.dtype": "bfloat16"}), tmp_path)
     single, half = (np.mean([row["train_dice"] for row in rows_of(run)[-5:]]) for run in (trained, tmp_path))
     assert half > 0.4
     # Three seeds of float32 have a standard deviation of 0.065 here; this is twice that.
