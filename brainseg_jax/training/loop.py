@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 import psutil
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from brainseg_jax.data.dataset import Dataset
@@ -24,6 +24,7 @@ from brainseg_jax.training.preflight import check_no_leakage, open_splits
 from brainseg_jax.training.setup import setup_training
 from brainseg_jax.training.state import TrainState, current_learning_rate, observe_validation_loss, with_variables
 from brainseg_jax.training.step import BatchMetrics, TrainStep, evaluate_slices, join_metrics, mean_metrics, run_epoch
+from brainseg_jax.training.tensorboard import TensorBoard
 from brainseg_jax.utils.locks import lock_folder
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import is_primary, replicated, shard
@@ -82,19 +83,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
             )
         rows = read_metrics(directory, epochs=first_epoch - 1)
         if first_epoch <= config.train.epochs:
-            train_loader, validation_loader = make_loaders(
-                [
-                    load_slices(
-                        dataset,
-                        splits[split],
-                        image_size=config.data.image_size,
-                        percentile=config.data.intensity_percentile,
-                    )
-                    for split in ("train", "validation")
-                ],
-                mesh,
-                cache=config.data.cache,
-            )
+            slices = [
+                load_slices(
+                    dataset,
+                    splits[split],
+                    image_size=config.data.image_size,
+                    percentile=config.data.intensity_percentile,
+                )
+                for split in ("train", "validation")
+            ]
+            train_loader, validation_loader = make_loaders(slices, mesh, cache=config.data.cache)
         title, drawn = describe_run(config, name=directory.resolve().name), -math.inf
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
@@ -118,6 +116,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                     **{f"train_{name}": train[name] for name in ("loss", "dice")},
                     **{f"validation_{name}": validation[name] for name in ("loss", "dice")},
                     "learning_rate": learning_rate,
+                    "gradient_norm": train["gradient_norm"],
                     "seconds": seconds,
                     "slices_per_second": train["slices"] / seconds,
                     "seconds_since_start": time.time() - psutil.Process().create_time(),
@@ -129,10 +128,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 if not (directory / "config.json").exists():
                     raise InputError(f"{directory} was deleted or moved while it was trained: train again.")
                 write_metrics(directory, rows)
-                for name, value in row.items():
-                    tensorboard.add_scalar(name, value, epoch)
+                tensorboard.add_row(row, epoch=epoch)
                 if epoch == config.train.epochs or time.perf_counter() - drawn > SECONDS_BETWEEN_DRAWINGS:
                     learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
+                    if jax.process_count() == 1:  # otherwise all of them would have to predict
+                        tensorboard.add_predictions(training.model, state, slices[1], epoch=epoch)
                     drawn = time.perf_counter()
                 left = (config.train.epochs - epoch) * (time.perf_counter() - start)
                 _print(
@@ -206,7 +206,7 @@ def _print(message: str) -> None:
 def _tensorboard(directory: Path, first_epoch: int) -> Any:
     if not is_primary():
         return contextlib.nullcontext()
-    return SummaryWriter(str(directory / "tensorboard"), purge_step=first_epoch)
+    return TensorBoard(directory, first_epoch=first_epoch)
 
 
 def _require_finite(loss: float, name: str, config: ml_collections.ConfigDict, checkpoints: Checkpoints) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
@@ -25,11 +26,20 @@ CALLS_AHEAD = 3
 
 
 class BatchMetrics(NamedTuple):
-    """Sums over a batch, float32: of the slices' losses, of their Dice, and how many slices; (K,) for K batches."""
+    """Sums over a batch, float32; (K,) for K batches.
+
+    Attributes:
+      loss: of the slices' losses.
+      dice: of their Dice.
+      slices: how many slices.
+      gradient_norm: the length of the batch's gradient times the slices, so that it is averaged as the others; 0 in
+        evaluation.
+    """
 
     loss: Any
     dice: Any
     slices: Any
+    gradient_norm: Any
 
 
 TrainStep = Callable[[TrainState, StepBatches], tuple[TrainState, BatchMetrics]]
@@ -77,7 +87,8 @@ def make_train_step(
         next_state = apply_gradients(state, optimizer, gradients, batch_stats, ema_decay=ema_decay)
         dice = overlap.dice(overlap.count_overlap(logits > 0, masks))
         count = jnp.float32(len(images))
-        return next_state, BatchMetrics(loss * count, dice.sum(), count)
+        norm = optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
+        return next_state, BatchMetrics(loss * count, dice.sum(), count, norm * count)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, step_batches: StepBatches) -> tuple[TrainState, BatchMetrics]:
@@ -98,7 +109,8 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
         logits: Any = model.apply(state.variables, images, train=False)
         dice = overlap.dice(overlap.count_overlap(logits > 0, masks))
         losses = loss_function(logits, masks)
-        return state, BatchMetrics((losses * weights).sum(), (dice * weights).sum(), weights.sum())
+        sums = (losses * weights).sum(), (dice * weights).sum(), weights.sum()
+        return state, BatchMetrics(*sums, gradient_norm=jnp.float32(0))
 
     @jax.jit
     def evaluation_step(state: TrainState, step_batches: StepBatches, weights: Array) -> BatchMetrics:
@@ -168,6 +180,7 @@ def join_metrics(done: list[BatchMetrics]) -> BatchMetrics:
 
 
 def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
-    """Computes means over the slices of all batches: `loss`, `dice`, and their number `slices`."""
-    loss, dice, slices = (np.sum(of_batches, dtype=np.float64) for of_batches in sums)
-    return {"loss": float(loss / slices), "dice": float(dice / slices), "slices": float(slices)}
+    """Computes means over the slices of all batches: `loss`, `dice`, `gradient_norm`, and their number `slices`."""
+    totals = {name: float(np.sum(of_batches, dtype=np.float64)) for name, of_batches in sums._asdict().items()}
+    slices = totals.pop("slices")
+    return {**{name: total / slices for name, total in totals.items()}, "slices": slices}

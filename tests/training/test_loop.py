@@ -62,6 +62,7 @@ def test_a_workdir_holds_what_the_readme_says(trained):
         "validation_loss",
         "validation_dice",
         "learning_rate",
+        "gradient_norm",
         "seconds",
         "slices_per_second",
         "seconds_since_start",
