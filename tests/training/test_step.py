@@ -53,9 +53,7 @@ def test_a_step_is_adam_on_the_mean_loss_of_its_batch(make_config):
     after, sums = training.train_step(state, step_batches_of(images, masks, rows))
     assert sums.loss.shape == (1,)
     assert float(sums.loss[0]) / float(sums.slices[0]) == pytest.approx(float(loss), rel=1e-5)
-    norm = np.sqrt(
-        sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in map(np.asarray, jax.tree.leaves(gradients)))
-    )
+    squares = [np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(gradients)]
     assert float(sums.gradient_norm[0]) / float(sums.slices[0]) == pytest.approx(np.sqrt(sum(squares)), rel=1e-4)
     assert int(after.step) == 1
 
