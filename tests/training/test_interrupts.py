@@ -29,8 +29,10 @@ def whole(tmp_path_factory, command):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_what_was_complete_is_kept(tmp_path, command, whole, number, code):
     command = [*command, f"--workdir={tmp_path}/run"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What runs in the background of a shell ignores interrupts, and so would its children.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, **options) as process:
         for line in process.stdout:
             if line.startswith("epoch   1"):
                 process.send_signal(number)
