@@ -140,7 +140,7 @@ def test_a_run_starts_with_the_weights_of_another(tmp_path, strong, strong_run):
     start, _ = restore_variables(strong_run, strong)
     config = strong.copy_and_resolve_references()
     config.train.update(init_from=str(strong_run), epochs=1)
-    config.optimizer.update(learning_rate=1e-9, warmup_epochs=0.0)
+    config.optimizer.update(learning_rate=1e-9, minimum_learning_rate=0.0, warmup_epochs=0.0)
     train_and_evaluate(config, tmp_path / "run")
     end, _ = restore_variables(tmp_path / "run", config)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), end["params"], start["params"])
@@ -161,7 +161,7 @@ def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong,
     config.train.init_from = str(middle)
     with pytest.raises(InputError, match=r"init_from is .*/run, which knows family"):
         train_and_evaluate(config, tmp_path / "run")
-    config.split.protocol = "slice"
+    config.split.protocol, config.split.fold = "slice", 1
     with pytest.warns(UserWarning, match="several splits"), pytest.raises(InputError, match=r"which knows slice \d+"):
         train_and_evaluate(config, tmp_path / "run")
     config.split.protocol, config.split.fold = "family", 1
