@@ -6,6 +6,7 @@ output=$(realpath -m "${1:?name a JSON file for the result}")
 repository=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
+export PIP_NO_CACHE_DIR=1 # as on a machine that never installed anything
 begin=$SECONDS
 git clone --quiet "$repository" "$place/clone"
 source "$place/clone/scripts/setup_environment.sh" formats # goes into the clone
