@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from brainseg_jax.data.dataset import Dataset
     from brainseg_jax.errors import InputError
     from brainseg_jax.evaluation.evaluate import evaluate
-    from brainseg_jax.inference.predictor import Ensemble, Predictor
+    from brainseg_jax.inference.ensemble import Ensemble
+    from brainseg_jax.inference.predictor import Predictor
     from brainseg_jax.models import MODELS, create_model
     from brainseg_jax.training.loop import train_and_evaluate
 
@@ -33,7 +34,7 @@ __all__ = [
 _MODULES = {
     "MODELS": "models",
     "Dataset": "data.dataset",
-    "Ensemble": "inference.predictor",
+    "Ensemble": "inference.ensemble",
     "InputError": "errors",
     "Predictor": "inference.predictor",
     "create_model": "models",

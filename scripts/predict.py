@@ -39,9 +39,10 @@ def main() -> None:
     from tqdm import tqdm
 
     from brainseg_jax.evaluation.report.predictions import PredictionReport
+    from brainseg_jax.inference.ensemble import Ensemble
     from brainseg_jax.inference.find_images import find_images
     from brainseg_jax.inference.predict_files import predict_files
-    from brainseg_jax.inference.predictor import Ensemble, Predictor
+    from brainseg_jax.inference.predictor import Predictor
     from brainseg_jax.workdir.files import describe_run
     from brainseg_jax.workdir.weights import DEFAULT, find_weights
 

@@ -19,8 +19,9 @@ from brainseg_jax.evaluation.examples import draw_examples
 from brainseg_jax.evaluation.scores import SliceScore, score_slice, write_scores
 from brainseg_jax.evaluation.seen_slices import describe_seen, find_seen
 from brainseg_jax.evaluation.summary import summarize
+from brainseg_jax.inference.ensemble import Ensemble
 from brainseg_jax.inference.postprocessing import tune_postprocessing
-from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
+from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.utils.files import read_json, write_json
 from brainseg_jax.utils.provenance import describe_environment

@@ -35,9 +35,9 @@ def find_seen(runs: Sequence[Path], dataset: Dataset) -> set[int]:
             continue
         splits, patients = read_splits(run), read_patients(run)
         slice_ids = {slice_id for split in TEACHING for slice_id in splits[split]}
-        patient_ids = sorted({patient_id for split in TEACHING for patient_id in patients[split]})
+        patient_ids = {patient_id for split in TEACHING for patient_id in patients[split]}
         apart = MUST_NOT_SHARE[config.split.protocol]
-        families = set(families_of(patient_ids, dataset=dataset.name)) if "families" in apart else set()
+        families = set(families_of([*patient_ids], dataset=dataset.name)) if "families" in apart else set()
         for slice_id, patient_id, family in zip(
             metadata.slice_ids.tolist(), metadata.patient_ids, metadata.families, strict=True
         ):

@@ -48,6 +48,16 @@ def packaged_weights() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{FILE}"))
 
 
+def check_new(folder: Path) -> None:
+    """Refuses a folder for weights that holds something already.
+
+    Raises:
+      InputError: it does, or it is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already: name a new folder for the weights.")
+
+
 def write_weights(directory: Path, variables: Mapping[str, Any], *, epoch: int, dtype: str = "float32") -> None:
     """Writes model.safetensors; its head has the epoch and a checksum of the arrays.
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
-from brainseg_jax.inference.predictor import Ensemble, Predictor
+from brainseg_jax.inference.ensemble import Ensemble
+from brainseg_jax.inference.predictor import Predictor
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.workdir.files import read_splits
 from tests.conftest import TRAINED

@@ -24,7 +24,7 @@ def worst_first(scores: Sequence[SliceScore]) -> list[SliceScore]:
 
     def key(score: SliceScore) -> tuple[float, int, int]:
         dice = score.dice if score.tumour_pixels else float(not score.predicted_pixels)
-        return dice, -max(score.tumour_pixels, score.predicted_pixels * (not score.tumour_pixels)), score.slice_id
+        return dice, -(score.tumour_pixels or score.predicted_pixels), score.slice_id
 
     return sorted(scores, key=key)
 

@@ -1,6 +1,5 @@
 """Makes the report of a run from what evaluate.py and train.py wrote; predicts the slices of the gallery again."""
 
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from brainseg_jax.evaluation.report import sections
 from brainseg_jax.evaluation.report.gallery import choose_slices, describe_choice, encode_slice
 from brainseg_jax.evaluation.report.page import report_path, write_report
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
+from brainseg_jax.inference.ensemble import Ensemble
 from brainseg_jax.inference.postprocessing import Postprocessing
-from brainseg_jax.inference.predictor import Ensemble, Predictor, predict_slices
+from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.overlap import count_overlap, dice
 from brainseg_jax.utils.files import read_json
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_splits
@@ -131,7 +131,7 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
             f"epoch {epoch}: {again}."
         )
     dataset = open_dataset(segmenter.config, data_dir)
-    now = []
+    known = []  # Dice now and when it was scored
     for score, (sample, probabilities) in zip(
         scores, predict_slices(segmenter, dataset, np.array([score.slice_id for score in scores])), strict=True
     ):
@@ -140,10 +140,10 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
                 f"Slice {score.slice_id} of the dataset has another true mask than the one that was scored: name the "
                 "--data_dir that it was scored with, or add --max_slices=0 for a report without images."
             )
-        if not score.tumour_pixels:
-            now.append(math.nan)
-        else:
-            now.append(float(dice(count_overlap(postprocessing.mask(probabilities)[None], sample.mask[None]))[0]))
+        if score.tumour_pixels:
+            known.append(
+                (float(dice(count_overlap(postprocessing.mask(probabilities)[None], sample.mask[None]))[0]), score.dice)
+            )
         yield (
             score.slice_id,
             encode_slice(
@@ -158,7 +158,6 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
                 size=score.size if score.tumour_pixels else "no tumour",
             ),
         )
-    known = [(one, score.dice) for one, score in zip(now, scores, strict=True) if score.tumour_pixels]
     if known and np.mean([abs(one - other) for one, other in known]) > _LARGEST_DIFFERENCE:
         raise InputError(
             f"The masks of {runs[0]} have a mean Dice of {np.mean([one for one, _ in known]):.3f} on the slices of the "

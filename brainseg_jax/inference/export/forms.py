@@ -19,6 +19,7 @@ from brainseg_jax.inference.export import run_model
 from brainseg_jax.inference.predictor import Predictor, make_predict_step
 from brainseg_jax.models import create_model
 from brainseg_jax.utils.files import write_bytes, write_text
+from brainseg_jax.workdir.weights import check_new
 
 FORMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 PLATFORMS = ("cpu", "cuda")  # that model.stablehlo runs on
@@ -86,8 +87,7 @@ def export_network(
       InputError: the folder holds something, a form or dtype cannot be written, or a form gives other probabilities.
     """
     check_forms(forms)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new folder for the weights.")
+    check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.unfinished.") as unfinished:
         made = Path(unfinished) / folder.name
