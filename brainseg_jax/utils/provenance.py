@@ -22,7 +22,7 @@ def describe_environment(*, devices: int) -> dict[str, object]:
     Returns:
       `command`, `commit` (with "+changes" if tracked files differ from it; outside a checkout the value of the
       environment variable BRAINSEG_JAX_COMMIT, or None), `versions` by package, `python`, `device` (JAX's name),
-      `devices` and `cores`.
+      `devices`, `cores` and `xla_flags`, the environment variable, which can change speed and the last bits.
     """
     device = jax.devices()[0]
     return {
@@ -33,6 +33,7 @@ def describe_environment(*, devices: int) -> dict[str, object]:
         "device": device.device_kind,
         "devices": devices,
         "cores": os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

@@ -78,7 +78,7 @@ def test_the_summary_names_checkpoint_settings_and_machine(scored, trained):
     assert summary["protocol"] == "family"
     assert (summary["fold"], summary["seed"], summary["image_size"], summary["threshold"]) == (1, 0, 32, 0.5)
     assert (summary["network"], summary["start_filters"]) == ("unet", 8)
-    assert {"commit", "versions", "python", "device", "cores", "trained_with"} <= set(summary)
+    assert {"commit", "versions", "python", "device", "cores", "trained_with", "xla_flags"} <= set(summary)
     assert "jax" in summary["versions"]
 
 
