@@ -109,11 +109,11 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     columns = [name.strip() for name in header]
     if missing := [name for name in REQUIRED if name not in columns]:
         raise InputError(
-            f"{table} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}: separate "
+            f"{table} has no column {', '.join(missing)}; its columns are {_in_a_line(columns) or 'none'}: separate "
             f"them by commas and name them {', '.join(REQUIRED)} and, if wanted, {', '.join(OPTIONAL)}."
         )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise InputError(f"{table} has the column {twice[0]} twice: remove one.")
+        raise InputError(f"{table} has the column {_in_a_line(twice[:1])} twice: remove one.")
     if unused := [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
         warnings.warn(f"{table}: these columns are not used: {', '.join(unused)}", stacklevel=2)
     if not lines:
@@ -126,6 +126,11 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     known = [name for name in columns if name in (*REQUIRED, *OPTIONAL)]
     cells = (dict(zip(columns, (cell.strip() for cell in line), strict=True)) for line in lines)
     return [{name: row[name] for name in known} for row in cells]
+
+
+def _in_a_line(columns: list[str]) -> str:
+    """Returns names, of which one may have line breaks: of a table whose quotes are not closed it is the whole text."""
+    return " ".join(", ".join(columns).split())[:200]
 
 
 def _parse(number: int, row: dict[str, str], images: Path, masks: Path, report: Callable[[str], None]) -> OwnSlice:
