@@ -11,7 +11,6 @@ from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 from brainseg_jax.workdir.ranges import check_ranges
 from brainseg_jax.workdir.weights import find_weights
@@ -52,7 +51,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             "that of brainseg_jax/config.py with its changes."
         )
     check_ranges(config)
-    Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
 
 
 def check_no_leakage(

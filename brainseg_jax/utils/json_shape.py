@@ -12,7 +12,7 @@ _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 def find_misfit(value: Any, shape: Any, place: str = "") -> str:
     """Returns what does not fit, for instance "intervals.dice is 'x', not a list"; "" where all fits."""
-    where = place or "the whole"
+    where = place or "it"
     if isinstance(shape, tuple):
         misfits = [find_misfit(value, one, place) for one in shape]
         return "" if "" in misfits else misfits[0]
@@ -36,7 +36,7 @@ def find_misfit(value: Any, shape: Any, place: str = "") -> str:
 def _misfit_of_object(value: dict[str, Any], shape: dict[Any, Any], place: str) -> str:
     named = {name.removesuffix("?"): of_one for name, of_one in shape.items() if name is not str}
     if missing := [name for name in shape if name is not str and not name.endswith("?") and name not in value]:
-        return f"{place or 'the whole'} lacks {missing[0]}"
+        return f"{place or 'it'} lacks {missing[0]}"
     inner = f"{place}." if place else ""
     shapes = named | {name: shape[str] for name in value if str in shape and name not in named}
     misfits = (find_misfit(value[name], shapes[name], f"{inner}{name}") for name in value if name in shapes)

@@ -52,14 +52,17 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
         ("optimizer.weight_decay", 0, math.inf),
         ("optimizer.l2_penalty", 0, math.inf),
         ("optimizer.minimum_learning_rate", 0, math.inf),
+        ("evaluation.min_component_fraction", 0, 1),
     ):
         value = config[name.split(".")[0]][name.split(".")[1]]
         if not low <= value < high:
             raise InputError(f"config.{name} is {value}: set it to a number in [{low}, {high:g}).")
-    if not 0 < config.optimizer.plateau_factor < 1:
-        raise InputError(
-            f"config.optimizer.plateau_factor is {config.optimizer.plateau_factor}: set it to a number between 0 and 1."
-        )
+    for name, value in (
+        ("optimizer.plateau_factor", config.optimizer.plateau_factor),
+        ("evaluation.threshold", config.evaluation.threshold),
+    ):
+        if not 0 < value < 1:
+            raise InputError(f"config.{name} is {value}: set it to a number between 0 and 1.")
     rate, minimum = config.optimizer.learning_rate, config.optimizer.minimum_learning_rate
     if not 0 < rate < math.inf:
         raise InputError(f"config.optimizer.learning_rate is {rate}: set it to a number above 0.")

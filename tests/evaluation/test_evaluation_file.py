@@ -22,7 +22,7 @@ def test_all_results_can_be_read(path):
     ("place", "value", "problem"),
     [
         ("dice", "high", "dice is 'high', not a number"),
-        ("dice", ..., "the whole lacks dice"),
+        ("dice", ..., "it lacks dice"),
         ("by_class.glioma.slices", 1.5, "by_class.glioma.slices is 1.5, not a whole number"),
         ("by_class.other", WHOLE["by_class"]["glioma"], "intervals.by_class.other is missing"),
         ("intervals.recall", ..., "intervals.recall is missing"),

@@ -30,7 +30,7 @@ def test_misfits_are_named(changes, misfit):
 
 
 def test_what_is_missing_is_named():
-    assert find_misfit({"name": "a"}, SHAPE) == "the whole lacks dice"
+    assert find_misfit({"name": "a"}, SHAPE) == "it lacks dice"
     assert find_misfit({name: value for name, value in GOOD.items() if name != "more"}, SHAPE) == ""
     assert find_misfit([GOOD, {}], [SHAPE]) == "[1] lacks name"
-    assert find_misfit([], SHAPE) == "the whole is no object"
+    assert find_misfit([], SHAPE) == "it is no object"

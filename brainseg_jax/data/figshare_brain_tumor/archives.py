@@ -45,8 +45,6 @@ MAX_BYTES = 2**30  # of an unpacked file; the largest zip within a zip has 2**28
 CHUNK = 64  # slices that a process reads at a time
 CHUNKS_AHEAD = 4  # chunks that processes read in advance
 _SLICE_NAME = re.compile(r"(?:^|/)([0-9]{1,9})\.mat$")
-# What zipfile and zlib raise for damaged, encrypted or unknown compressed data.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
 
 class RawSliceFile(NamedTuple):
@@ -223,7 +221,7 @@ def _open_zip(path: Path, inner_zip: str = "") -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
         return zipfile.ZipFile(io.BytesIO(_unpack(archive, inner_zip))) if inner_zip else archive
-    except _ZIP_ERRORS as error:
+    except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
             f"{name} is not a zip file, is cut short, or cannot be read ({error}): fetch it again."
         ) from error
@@ -239,7 +237,7 @@ def _read_file(path: Path) -> bytes:
 def _read_member(archive: zipfile.ZipFile, file: RawSliceFile) -> bytes:
     try:
         return _unpack(archive, file.member)
-    except _ZIP_ERRORS as error:
+    except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
             f"{file.name} cannot be read ({error}): fetch its zip again, or unzip it with the program that made it."
         ) from error
@@ -249,7 +247,7 @@ def _unpack(archive: zipfile.ZipFile, member: str) -> bytes:
     """Returns the bytes of a member, no more than its directory says, which must not be too many.
 
     Raises:
-      ValueError: they are too many; or any of `_ZIP_ERRORS`.
+      ValueError: they are too many; zipfile and each compression have further errors.
     """
     size = archive.getinfo(member).file_size
     if size > MAX_BYTES:

@@ -227,6 +227,17 @@ def test_a_download_with_another_md5_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_any_compression_is_named(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "1.zip", "w", method) as archive:
+        archive.writestr("cvind.mat", mat_file.write_folds(np.ones(300)))
+    content = bytearray((tmp_path / "1.zip").read_bytes())
+    content[60:80] = b"\xff" * 20
+    (tmp_path / "1.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"1\.zip/cvind\.mat cannot be read"):
+        archives.find_source(tmp_path)
+
+
 def test_loose_files_that_cannot_be_read_are_named(unzipped):
     place = unzipped / "99999.mat"
     for damage in (lambda: place.symlink_to(unzipped / "nowhere"), lambda: place.symlink_to(place), place.mkdir):

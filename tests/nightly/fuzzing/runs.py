@@ -123,7 +123,7 @@ def _damage(name: str, change: Callable[[Generator, bytes], bytes]) -> Callable[
 
 
 def _change_json(rng: Generator, data: bytes) -> bytes:
-    return damage_json(rng, json.loads(data)) if rng.random() < 0.8 else damage_bytes(rng, data)
+    return damage_json(rng, json.loads(data)) if rng.random() < 0.9 else damage_bytes(rng, data, most=1)
 
 
 def _change_lines(rng: Generator, data: bytes) -> bytes:
@@ -135,10 +135,10 @@ def _change_lines(rng: Generator, data: bytes) -> bytes:
 
 def change_cells(rng: Generator, data: bytes) -> bytes:
     """Changes cells of a CSV file, or its bytes."""
-    if rng.random() < 0.3:
-        return damage_bytes(rng, data)
+    if rng.random() < 0.2:
+        return damage_bytes(rng, data, most=1)
     rows = [line.split(b",") for line in data.splitlines()]
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 3)):
         row = rows[0 if rng.random() < 0.2 else int(rng.integers(len(rows)))]
         column = int(rng.integers(len(row))) if row else 0
         match rng.integers(5):
@@ -226,7 +226,7 @@ def _read_scores(folder: Path) -> None:
 
 
 KINDS = {
-    "config.json": Kind(_run_with_weights, _damage("config.json", _change_json), _read_run),
+    "config.json": Kind(_run_with_weights, _damage("config.json", _change_json), _read_run, ("no name of weights",)),
     "splits.json": Kind(_run_with_weights, _damage("splits.json", _change_json), _read_run),
     "environment.json": Kind(_run_with_weights, _damage("environment.json", _change_json), _read_run),
     "postprocessing.json": Kind(_run_with_weights, _damage("postprocessing.json", _change_json), _read_run),

@@ -92,7 +92,8 @@ def _write_config(rng: Generator, _: None, folder: Path) -> Path:
 
 def _line(rng: Generator) -> str:
     """Returns a line of a config file: mostly a field that is set, else a mistake of another kind."""
-    name, value = _field(rng), _literal(rng)
+    name = _field(rng)
+    value = _literal(rng, name)
     mistakes = (
         f"config.model = ml_collections.ConfigDict({{'name': 'unet', {name.split('.')[-1]!r}: {value}}})",
         f"config.update_from_flattened_dict({{{name!r}: {value}}})",
@@ -108,11 +109,17 @@ def _line(rng: Generator) -> str:
     return f"config.{name} = {value}" if rng.random() < 0.6 else mistakes[int(rng.integers(len(mistakes)))]
 
 
-def _literal(rng: Generator) -> str:
+def _literal(rng: Generator, name: str) -> str:
     """Returns a value as Python writes it: often one that such a field may have."""
-    if rng.random() < 0.5:
-        text = TEXTS[int(rng.integers(len(TEXTS)))]
-        return text if text.replace(".", "").isdecimal() and text.isascii() and len(text) < 20 else repr(text)
+    choice = rng.random()
+    if choice < 0.8:
+        text = _plausible(rng, name) if choice < 0.6 else TEXTS[int(rng.integers(len(TEXTS)))]
+        text = text.title() if text in ("true", "false") else text
+        return (
+            text
+            if text in ("True", "False") or (text.replace(".", "").isdecimal() and text.isascii() and len(text) < 20)
+            else repr(text)
+        )
     value = strange_value(rng)
     value = value[:300] if isinstance(value, str) else value
     return f"float('{value}')" if isinstance(value, float) else "10**400" if value == 10**400 else repr(value)
@@ -242,7 +249,7 @@ def _read_table(folder: Path) -> None:
 
 
 # What a sentence about a setting says in place of the file.
-NAMED = ("config", "Protocol", "no name of weights")
+NAMED = ("config", "Protocol", "no name of weights", "name another place")
 KINDS = {
     "table.csv": Kind(_table, _damage_table, _read_table),
     "config.py": Kind(_no_seeds, _write_config, _read_config, NAMED),
