@@ -10,6 +10,7 @@ from brainseg_jax.data.splits import MUST_NOT_SHARE, has_folds
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import create_model
 
+_OF_ALL_MODELS = ("model.name", "model.start_filters")
 LARGEST = 2**31 - 1  # of whole numbers: more than any field means, and what devices count with
 
 
@@ -84,7 +85,7 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
     """Refuses fields that a config file took away, added to, or gave another type."""
     given, defaults = (flatten(one.to_dict()) for one in (config, get_config()))
     defaults, common = (  # the network's own fields are known to `create_model`
-        {name: value for name, value in one.items() if name == "model.name" or not name.startswith("model.")}
+        {name: value for name, value in one.items() if name in _OF_ALL_MODELS or not name.startswith("model.")}
         for one in (defaults, given)
     )
     if changed := sorted(common.keys() ^ defaults.keys()):

@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -136,7 +137,10 @@ def main() -> int:
             print(f"{kind}: {counts}, {len(row['finds'])} finds", flush=True)
         reader.close()
     if options.out:
-        write_json(options.out, {"seed": options.seed, "kinds": rows, **describe_environment(devices=1)})
+        command = shlex.join(["python", "-m", "tests.nightly.fuzz", *sys.argv[1:]])
+        about = {**describe_environment(devices=1), "command": command}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, {"seed": options.seed, "kinds": rows, **about})
     return int(any(row["finds"] for row in rows.values()))
 
 

@@ -57,6 +57,7 @@ def read_tuned(folder):
         ("config.json", '{"data": {"image_size": 17}}', read_config),
         ("config.json", '{"data": {"intensity_percentile": NaN}}', read_config),
         ("config.json", '{"model": {"start_filters": 1}}', read_config),
+        ("config.json", '{"model": {"name": "unet"}}', read_config),
         ("config.json", '{"split": {"protocol": "x"}}', read_config),
         ("config.json", '{"seed": 99999999999999999999}', read_config),
         ("config.json", '{"seed": 9' + 5000 * "9" + "}", read_config),
