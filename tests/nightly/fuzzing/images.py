@@ -1,5 +1,6 @@
 """Images to predict, of every format but MATLAB's."""
 
+import contextlib
 import gzip
 import io
 import struct
@@ -97,7 +98,7 @@ def _change_png(rng: Generator, data: bytes) -> bytes:
     if name == b"IHDR":
         content = set_field(rng, content, [(0, ">I"), (4, ">I"), *((offset, ">B") for offset in range(8, 13))])
     elif name == b"IDAT" and rng.random() < 0.5:
-        content = zlib.compress(damage_bytes(rng, zlib.decompressobj().decompress(content)))
+        content = zlib.compress(damage_bytes(rng, _decompress(content)))
     else:
         content = damage_bytes(rng, content or b"\0")
     chunks[number] = (name, content)
@@ -108,6 +109,12 @@ def _change_png(rng: Generator, data: bytes) -> bytes:
         for name, content in chunks
     )
     return data[:8] + written
+
+
+def _decompress(content: bytes) -> bytes:
+    with contextlib.suppress(zlib.error):  # a second damage of the same chunk
+        return zlib.decompressobj().decompress(content)
+    return content
 
 
 def _read_png(path: Path) -> None:
