@@ -67,6 +67,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     lost += [other for name, other in _TOGETHER.items() if name in evaluation and other not in evaluation]
     if not any(name in evaluation for name in ("threshold", "by_fold")):
         lost.append("threshold")
+    bins = zip(*(evaluation["calibration"][name] for name in ("mean_probability", "tumour_share")), strict=True)
+    if any((mean is None) != (share is None) for mean, share in bins):
+        lost.append("calibration.mean_probability of a bin, or its tumour_share,")
     if lost:
         raise InputError(f"{path} is damaged ({lost[0]} is missing): score the run again.")
     return evaluation

@@ -100,7 +100,8 @@ def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, 
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
         checksum, epoch = head["sha256"], int(head["epoch"])
     except Exception as error:  # safetensors and NumPy have errors of many classes for files that are damaged
-        raise InputError(f"{path} is damaged ({error}): copy it again from where it came.") from error
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged ({problem}): copy it again from where it came.") from error
     if checksum != _checksum(arrays):
         raise InputError(f"{path} is damaged (its checksum differs): copy it again from where it came.")
     expected = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(dict(shapes), sep=".").items()}

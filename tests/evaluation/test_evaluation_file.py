@@ -31,6 +31,11 @@ def test_all_results_can_be_read(path):
         ("min_component_fraction", ..., "min_component_fraction is missing"),
         ("threshold", ..., "threshold is missing"),
         ("false_alarm_share", 0.5, "intervals.false_alarm_share is missing"),
+        (
+            "calibration.mean_probability",
+            [None] * 20,
+            "calibration.mean_probability of a bin, or its tumour_share, is missing",
+        ),
         ("trained_with", [], "trained_with is no object"),
     ],
 )

@@ -73,6 +73,7 @@ def flip_a_bit(content):
     [
         *(flip_a_bit, lambda content: content[:-5], lambda content: b"", lambda content: b"{}" * 50),
         lambda content: flip_a_bit(content).replace(b'"sha256"', b'"sha257"'),  # no checksum tells of the bit
+        lambda content: content.replace(b'"F32"', b'"F3\\n"', 1),
         lambda content: re.sub(rb'"epoch":"\d', b'"epoch":"x', content),
     ],
 )

@@ -150,7 +150,7 @@ def change_cells(rng: Generator, data: bytes) -> bytes:
                 other = int(rng.integers(len(row)))
                 row[column], row[other] = row[other], row[column]
             case _ if row:
-                row[column] = str(strange_value(rng)).encode("utf-8", "surrogatepass")
+                row[column] = str(strange_value(rng))[:300].encode("utf-8", "surrogatepass")
     return b"\n".join(b",".join(row) for row in rows) + b"\n"
 
 
