@@ -126,6 +126,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     options = parser.parse_args()
     kinds, numbers = options.kinds.split(","), range(options.first, options.first + options.files)
+    about = describe_environment(devices=1)  # now: the reader has the code of this moment
     rows, end = {}, time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         reader = Reader(Path(folder))
@@ -138,9 +139,8 @@ def main() -> int:
         reader.close()
     if options.out:
         command = shlex.join(["python", "-m", "tests.nightly.fuzz", *sys.argv[1:]])
-        about = {**describe_environment(devices=1), "command": command}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, {"seed": options.seed, "kinds": rows, **about})
+        write_json(options.out, {"seed": options.seed, "kinds": rows, **about, "command": command})
     return int(any(row["finds"] for row in rows.values()))
 
 
