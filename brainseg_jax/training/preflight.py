@@ -46,6 +46,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       InputError: it is no config, or a value is outside its range.
     """
     if not isinstance(config, ml_collections.ConfigDict):
+        getattr(config, "model", None)  # what stands for a file that could not be loaded raises the reason here
         raise InputError(
             f"The config is {type(config).__name__}, not a ConfigDict: let get_config of the config file return "
             "that of brainseg_jax/config.py with its changes."
