@@ -50,11 +50,10 @@ setup(
     extras_require={
         "formats": [
             "pydicom>=3.0",  # DICOM files
-            "python-gdcm>=3.0.24",  # their compressed pixels
             "highdicom>=0.26",  # DICOM segmentations
             "nibabel>=5.3",  # NIfTI volumes
             "tifffile>=2025.1",  # TIFF files of every depth
-            "imagecodecs>=2025.3",  # compressed TIFF files and PNG colours of 16 bits
+            "imagecodecs>=2025.3",  # compressed TIFF and DICOM files and PNG colours of 16 bits
         ],
         "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
         "tf": [
@@ -76,6 +75,7 @@ setup(
         "browser": ["playwright>=1.50"],  # the tests that open a report in Debian's chromium
         "test": [
             "brainseg_jax[formats,onnx]",
+            "python-gdcm>=3.0.24",  # decodes and encodes DICOM files independently of imagecodecs
             "pytest>=8",
             "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",

@@ -132,6 +132,9 @@ def _explain_config(error: BaseException) -> str:
     place = ""
     link: BaseException | None = error
     while link:
+        if files and isinstance(link, SyntaxError) and (link.filename or "").endswith(files):  # it has no frame there
+            error, place = link, f"{link.filename}, line {link.lineno}: "
+            break
         lines = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename.endswith(files)]
         if files and lines:
             error, place = link, f"{lines[-1].filename}, line {lines[-1].lineno}: "
@@ -148,6 +151,8 @@ def _explain_config(error: BaseException) -> str:
         message = f"config has no field {field}: {hint}"
     elif place:
         message = f"{type(error).__name__}: {message}"
+    elif "config" not in message:
+        message = f"a flag that begins with --config: {message}"
     return place + message
 
 

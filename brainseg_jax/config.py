@@ -94,3 +94,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         result |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return result
+
+
+def is_like(value: Any, default: Any) -> bool:
+    """Whether a value has the type of a default; a whole number is a float too, and a bool is no number."""
+    if isinstance(value, bool) or isinstance(default, bool):
+        return type(value) is type(default)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))

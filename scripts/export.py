@@ -27,10 +27,10 @@ def main() -> None:
     # A GPU rounds the factors of convolutions; on a CPU the forms must agree with the network to the last digits.
     jax.config.update("jax_platforms", "cpu")
 
+    from brainseg_jax.evaluation.evaluation_file import read_evaluation
     from brainseg_jax.evaluation.model_card import model_card
     from brainseg_jax.inference.export.forms import check_forms, export_network
     from brainseg_jax.inference.predictor import Predictor
-    from brainseg_jax.utils.files import read_json
     from brainseg_jax.workdir.weights import FILE, find_weights
 
     check_forms(FORMATS.value)
@@ -39,7 +39,7 @@ def main() -> None:
     if (source / FILE).exists() and (source / "README.md").exists():
         card = (source / "README.md").read_text()
     else:
-        evaluation = read_json(source / "evaluation_test.json")
+        evaluation = read_evaluation(source / "evaluation_test.json")
         card = model_card(output.name, predictor.config, evaluation, predictor.postprocessing)
     comparisons = export_network(predictor, output, card=card, forms=FORMATS.value, dtype=DTYPE.value)
     print(f"weights, config and card in {output}")

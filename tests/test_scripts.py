@@ -52,6 +52,7 @@ def test_the_whole_way_from_another_folder(run_script, tmp_path):
         ("config.data.imagesize = 64", r"config has no field imagesize: did you mean config\.data\.image_size\?"),
         ("config.data.image_size = 'large'", "TypeError: .*large"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("config.seed =", "SyntaxError: invalid syntax"),
     ],
 )
 def test_a_mistake_in_a_config_file_is_named_with_its_line(run_script, tmp_path, monkeypatch, line, message):

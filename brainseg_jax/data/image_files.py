@@ -1,5 +1,6 @@
 """Reads images from files of any format that the package knows."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,12 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
     for slice_ in slices:
         if not slice_.image.size or not np.isfinite(slice_.image).all():
             raise InputError(f"{path} has values that are not finite, or none: replace them, or leave it out.")
-    return slices
+    # A distance of 0 or less says nothing: it is not known.
+    return [one if _has_sides(one.spacing_mm) else one._replace(spacing_mm=None) for one in slices]
+
+
+def _has_sides(spacing_mm: tuple[float, float] | None) -> bool:
+    return spacing_mm is None or all(0 < side < math.inf for side in spacing_mm)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,16 +80,38 @@ def read_scores(path: Path) -> list[SliceScore]:
       InputError: the file or a column is missing, or a value is not a number.
     """
     try:
-        with path.open(newline="") as file:
-            return [
-                SliceScore(
-                    **{name: convert(row[name]) for name, convert in COLUMNS.items()},  # type: ignore[operator]
-                    metrics={"dice": float(row["dice"])} | {name: float(row.get(name, "nan")) for name in METRICS},
-                )
-                for row in csv.DictReader(file)
-            ]
+        with path.open(newline="", encoding="utf-8") as file:
+            scores = [_parse(row) for row in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: score the run with scripts/evaluate.py first.") from error
-    except (KeyError, ValueError, TypeError) as error:
-        problem = f"has no column {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        detail = " ".join(str(error).split())[:200]
+        problem = f"has no column {detail}" if isinstance(error, KeyError) else f"is damaged ({detail})"
         raise InputError(f"{path} {problem}: score the run again with scripts/evaluate.py.") from error
+    if not scores:
+        raise InputError(f"{path} has no row: score the run again with scripts/evaluate.py.")
+    if twice := [slice_id for slice_id, rows in Counter(score.slice_id for score in scores).items() if rows > 1]:
+        raise InputError(f"{path} has slice {twice[0]} twice: score the run again with scripts/evaluate.py.")
+    return scores
+
+
+def _parse(row: Mapping[str, str]) -> SliceScore:
+    """Returns a row of the file.
+
+    Raises:
+      KeyError: a column is missing.
+      ValueError: a value is not a number, or is one that no slice has.
+      TypeError: the row is too short.
+    """
+    score = SliceScore(
+        **{name: convert(row[name]) for name, convert in COLUMNS.items()},  # type: ignore[operator]
+        metrics={"dice": float(row["dice"])} | {name: float(row.get(name, "nan")) for name in METRICS},
+    )
+    pixels, has_tumour = score.image_pixels, score.tumour_pixels > 0
+    if not (0 < pixels < 2**40 and 0 <= score.tumour_pixels <= pixels and 0 <= score.predicted_pixels <= pixels):
+        raise ValueError(f"slice {score.slice_id} has {score.tumour_pixels} tumour pixels of {pixels}")
+    if has_tumour != (0 <= score.dice <= 1):
+        raise ValueError(f"slice {score.slice_id} has a Dice of {score.dice} and {score.tumour_pixels} tumour pixels")
+    if not 0 <= score.slice_id < 2**63 or not score.label:
+        raise ValueError(f"a row has the id {score.slice_id} and the class {score.label!r}")
+    return score

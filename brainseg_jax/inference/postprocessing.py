@@ -12,6 +12,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.utils.files import read_json, write_json
 
 FILE = "postprocessing.json"
+_SHAPE = {"threshold": float, "min_component_fraction": float, "epoch": int, "tta_flip": bool}
 
 THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
 MIN_COMPONENT_FRACTIONS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002)
@@ -116,7 +117,7 @@ def read_postprocessing(
     if not settings.tune_postprocessing:
         return Postprocessing(settings.threshold, settings.min_component_fraction)
     path = directory / FILE
-    tuned = read_json(path) if path.exists() else {}
+    tuned = read_json(path, _SHAPE) if path.exists() else {}
     if tuned.get("epoch") != epoch:
         raise InputError(
             f"{path} is missing or of another epoch; training writes it at its end: run scripts/train.py with "
@@ -127,4 +128,7 @@ def read_postprocessing(
             f"{path} was tuned with tta_flip = {tuned.get('tta_flip')}, not {tta_flip}: give --threshold and "
             "--min_component_fraction too, or train the run to its end again."
         )
-    return Postprocessing(tuned["threshold"], tuned["min_component_fraction"])
+    try:
+        return Postprocessing(tuned["threshold"], tuned["min_component_fraction"])
+    except InputError as error:
+        raise InputError(f"{path} is damaged: train the run to its end again. {error}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from brainseg_jax.config import is_like
 from brainseg_jax.errors import InputError
 from brainseg_jax.models.layers import Network
 from brainseg_jax.models.linknet import LinkNet
@@ -30,8 +31,8 @@ def create_model(settings: Mapping[str, Any]) -> Network:
       InputError: there is no such network, it has no such field, or a value is outside its range.
     """
     fields = dict(settings)
-    name = fields.pop("name")
-    if name not in MODELS:
+    name = fields.pop("name", None)
+    if not isinstance(name, str) or name not in MODELS:
         raise InputError(f"config.model.name is {name!r}: set it to one of {', '.join(MODELS)}.")
     network = MODELS[name]
     known = [field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
@@ -40,6 +41,12 @@ def create_model(settings: Mapping[str, Any]) -> Network:
             f"config.model.{unknown[0]} is no field of {network.title}: leave it out; the fields of {name} are "
             f"{', '.join(known)}."
         )
-    if fields.get("dtype", "float32") not in DTYPES:
+    if str(fields.get("dtype", "float32")) not in DTYPES:
         raise InputError(f"config.model.dtype is {fields['dtype']!r}: set it to one of {', '.join(DTYPES)}.")
-    return network(**{**fields, "dtype": DTYPES[fields.get("dtype", "float32")]})
+    for field in dataclasses.fields(network):
+        value = fields.get(field.name, field.default)
+        if field.name in fields and field.name != "dtype" and not is_like(value, field.default):
+            raise InputError(
+                f"config.model.{field.name} is {value!r}: set it to a value like its default, {field.default!r}."
+            )
+    return network(**{**fields, "dtype": DTYPES[str(fields.get("dtype", "float32"))]})

@@ -15,6 +15,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.comparison import compare_scores
 from brainseg_jax.evaluation.evaluate import evaluate
+from brainseg_jax.evaluation.evaluation_file import read_evaluation
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
 from brainseg_jax.inference.postprocessing import Postprocessing, tune_postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices
@@ -134,7 +135,7 @@ def _report(recipe: ml_collections.ConfigDict, directory: Path) -> None:
     for name, changes in VARIANTS.items():
         run = directory / name
         if (run / "evaluation_validation.json").exists():
-            evaluation = read_json(run / "evaluation_validation.json")
+            evaluation = read_evaluation(run / "evaluation_validation.json")
             kept = ("slices", "families", "dice", "dice_by_class", "share_missed", "trained_with")
             difference = _compare_shared(recipe_scores, read_scores(run / "per_slice_validation.csv"))
             rows[name] = {"changes": dict(changes), "difference": difference, **{key: evaluation[key] for key in kept}}

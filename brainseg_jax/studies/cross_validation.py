@@ -16,13 +16,14 @@ from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.evaluate import describe_scored_run, evaluate, write_evaluation
+from brainseg_jax.evaluation.evaluation_file import read_evaluation
 from brainseg_jax.evaluation.scores import read_scores
 from brainseg_jax.evaluation.seen_slices import describe_seen
 from brainseg_jax.evaluation.summary import summarize
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.preflight import check_no_leakage
-from brainseg_jax.utils.files import read_json, write_json
+from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import check_resumable, describe_run, read_config
 
@@ -104,7 +105,7 @@ def _join_folds(directory: Path) -> dict[str, Any]:
     for fold in FOLDS:
         run = directory / f"fold_{fold}"
         scores += read_scores(run / "per_slice_test.csv")
-        evaluation = read_json(run / "evaluation_test.json")
+        evaluation = read_evaluation(run / "evaluation_test.json")
         calibration = calibration.join(Calibration.parse(evaluation["calibration"]))
         by_fold[str(fold)] = {key: evaluation[key] for key in FOLD_KEYS}
     scores.sort(key=lambda score: score.slice_id)

@@ -1,6 +1,5 @@
 """What is refused before a run writes anything."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,13 +8,11 @@ import numpy as np
 
 from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import families_of
-from brainseg_jax.data.loaders import CACHES
 from brainseg_jax.data.metadata import SliceMetadata
-from brainseg_jax.data.splits import MUST_NOT_SHARE, has_folds, make_splits, patients_of
+from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Postprocessing
-from brainseg_jax.models import create_model
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
+from brainseg_jax.workdir.ranges import check_ranges
 from brainseg_jax.workdir.weights import find_weights
 
 # Fields of a network that may differ from the run that another starts from: its parameters stay the same in number.
@@ -29,9 +26,9 @@ def open_splits(config: ml_collections.ConfigDict) -> tuple[Dataset, dict[str, n
       The dataset, and the slice ids of each split.
 
     Raises:
-      InputError: see `check_ranges`; there is no such dataset or split, or too few slices for a batch.
+      InputError: see `check_config`; there is no such dataset or split, or too few slices for a batch.
     """
-    check_ranges(config, stride=create_model(config.model).stride)
+    check_config(config)
     dataset = Dataset.from_config(config.data)
     splits = make_splits(dataset.metadata, **config.split)
     if splits["train"].size < config.train.batch_size:
@@ -42,61 +39,19 @@ def open_splits(config: ml_collections.ConfigDict) -> tuple[Dataset, dict[str, n
     return dataset, splits
 
 
-def check_ranges(config: ml_collections.ConfigDict, *, stride: int) -> None:
-    """Refuses values that nothing else refuses before training starts.
-
-    Args:
-      config: see brainseg_jax/config.py.
-      stride: the network's.
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses a config that no dataset is needed to refuse.
 
     Raises:
-      InputError: a value is outside its range.
+      InputError: it is no config, or a value is outside its range.
     """
-    Postprocessing(config.evaluation.threshold, config.evaluation.min_component_fraction)
-    size = config.data.image_size
-    if size < stride or size % stride:
-        raise InputError(f"config.data.image_size is {size}: set it to a multiple of {stride}, the network's stride.")
-    if not 0 <= config.data.intensity_percentile < 50:
+    if not isinstance(config, ml_collections.ConfigDict):
+        getattr(config, "model", None)  # what stands for a file that could not be loaded raises the reason here
         raise InputError(
-            f"config.data.intensity_percentile is {config.data.intensity_percentile}: set it to a number in [0, 50)."
+            f"The config is {type(config).__name__}, not a ConfigDict: let get_config of the config file return "
+            "that of brainseg_jax/config.py with its changes."
         )
-    if config.data.cache not in CACHES:
-        raise InputError(f"config.data.cache is {config.data.cache!r}: set it to one of {', '.join(CACHES)}.")
-    for name, value, least in (
-        ("train.epochs", config.train.epochs, 1),
-        ("train.batch_size", config.train.batch_size, 1),
-        ("train.steps_per_call", config.train.steps_per_call, 0),
-        ("seed", config.seed, 0),
-        ("split.seed", config.split.seed, 0),
-        ("optimizer.plateau_patience", config.optimizer.plateau_patience, 1),
-    ):
-        if value < least:
-            raise InputError(f"config.{name} is {value}: set it to {least} or more.")
-    for name, low, high in (
-        ("train.ema_decay", 0, 1),
-        ("optimizer.weight_decay", 0, math.inf),
-        ("optimizer.l2_penalty", 0, math.inf),
-        ("optimizer.minimum_learning_rate", 0, math.inf),
-    ):
-        value = config[name.split(".")[0]][name.split(".")[1]]
-        if not low <= value < high:
-            raise InputError(f"config.{name} is {value}: set it to a number in [{low}, {high:g}).")
-    if not 0 < config.optimizer.plateau_factor < 1:
-        raise InputError(
-            f"config.optimizer.plateau_factor is {config.optimizer.plateau_factor}: set it to a number between 0 and 1."
-        )
-    rate, minimum = config.optimizer.learning_rate, config.optimizer.minimum_learning_rate
-    if not 0 < rate < math.inf:
-        raise InputError(f"config.optimizer.learning_rate is {rate}: set it to a number above 0.")
-    if minimum > rate:
-        raise InputError(
-            f"config.optimizer.minimum_learning_rate is {minimum}, above the learning rate of {rate}: lower it."
-        )
-    if not has_folds(config.split.protocol) and config.split.fold != 1:
-        raise InputError(
-            f"config.split.fold is {config.split.fold}, but protocol {config.split.protocol!r} has no folds: leave it "
-            "out, or choose another protocol."
-        )
+    check_ranges(config)
 
 
 def check_no_leakage(

@@ -8,20 +8,47 @@ from pathlib import Path
 from typing import Any
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.json_shape import find_misfit
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, shape: Any = None) -> Any:
     """Reads a JSON file of a run.
 
+    Args:
+      path: the file.
+      shape: what it must hold, as utils/json_shape.py writes it; None for any value.
+
     Raises:
-      InputError: it is missing or damaged.
+      InputError: it is missing or damaged, or it has another shape.
     """
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes(), shape)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: name the --workdir of a run that scripts/train.py made.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}): restore it, or train in another --workdir.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or name another --workdir.") from error
+
+
+def parse_json(content: bytes, shape: Any = None) -> Any:
+    """Parses the JSON of a file of ours, in UTF-8, whose whole numbers have at most 64 bits.
+
+    Raises:
+      ValueError: it is not such JSON, or it has another shape; see `read_json`.
+    """
+    try:
+        value = json.loads(content.decode(), parse_int=_parse_int)
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
+    if shape is not None and (misfit := find_misfit(value, shape)):
+        raise ValueError(misfit)
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"{digits[:20]}… has more than 64 bits")
+    return int(digits)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,12 +1,15 @@
 """Checkpoints of a run: the latest, to resume from, and the best, to keep."""
 
+import contextlib
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -20,6 +23,15 @@ def _goodness(metrics: dict[str, float]) -> float:
     return -loss if math.isfinite(loss) else -math.inf
 
 
+def _checksum(tree: Any) -> str:
+    """Returns the SHA-256 of the values of all arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
 class Checkpoints:
     """The checkpoints in a folder, one an epoch at most: the latest and the one of the lowest validation loss.
 
@@ -28,18 +40,21 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Opens the folder; it is made when the first checkpoint is saved."""
+        """Opens the folder; it is made when the first checkpoint is saved.
+
+        Raises:
+          InputError: what orbax notes there about the checkpoints is damaged.
+        """
         best = checkpoint_managers.BestN(get_metric_fn=_goodness, n=1)
         self._directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), best]),
-                best_fn=_goodness,
-                best_mode="max",
-                create=True,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), best]),
+            best_fn=_goodness,
+            best_mode="max",
+            create=True,
         )
+        with self._named():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> Self:  # noqa: D105
         return self
@@ -51,11 +66,13 @@ class Checkpoints:
 
     def latest_epoch(self) -> int | None:
         """Returns the epoch of the latest checkpoint, None where there is none."""
-        return self._manager.latest_step()
+        with self._named():
+            return self._manager.latest_step()
 
     def best_epoch(self) -> int | None:
         """Returns the epoch of the lowest validation loss, None where there is no checkpoint."""
-        return self._manager.best_step()
+        with self._named():
+            return self._manager.best_step()
 
     def save(self, epoch: int, tree: Mapping[str, Any], *, validation_loss: float) -> None:
         """Saves what a training carries after an epoch.
@@ -68,8 +85,9 @@ class Checkpoints:
         Raises:
           RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it in silence).
         """
-        args = ocp.args.PyTreeSave(dict(tree))
-        if not self._manager.save(epoch, args=args, metrics={"validation_loss": float(validation_loss)}):
+        args, metrics = ocp.args.PyTreeSave(dict(tree)), {"validation_loss": float(validation_loss)}
+        checksums = {name: _checksum(part) for name, part in tree.items()}
+        if not self._manager.save(epoch, args=args, metrics=metrics, custom_metadata={"sha256": checksums}):
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
     def restore(
@@ -100,6 +118,12 @@ class Checkpoints:
         )
         try:
             restored: dict[str, Any] = self._manager.restore(epoch, args=args)
+            # Tensorstore gives other values where a bit has changed. Checkpoints of older versions have no checksums.
+            checksums = (self._manager.metadata(epoch).custom_metadata or {}).get("sha256", {})
+            if changed := [
+                name for name, part in restored.items() if checksums.get(name, "") not in ("", _checksum(part))
+            ]:
+                raise ValueError(f"the checksum of {changed[0]} differs")
         except Exception as error:  # orbax and tensorstore have errors of many classes for files that are damaged
             others = sorted({*self._manager.all_steps()} - {epoch})
             remedy = "name the workdir of a run of this network"
@@ -110,3 +134,14 @@ class Checkpoints:
                 f"{' '.join(str(error).split())[:200]}): {remedy}."
             ) from error
         return restored
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Calls the folder damaged where orbax cannot read which checkpoints it holds."""
+        try:
+            yield
+        except Exception as error:  # of many classes
+            raise InputError(
+                f"The checkpoints in {self._directory} are damaged ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}): remove the damaged one, or name another --workdir."
+            ) from error

@@ -13,7 +13,18 @@ from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import SPLITS, has_folds, overlaps, patients_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import MODELS
-from brainseg_jax.utils.files import read_json, write_json, write_text
+from brainseg_jax.utils.files import parse_json, read_json, write_json, write_text
+from brainseg_jax.workdir.ranges import check_ranges
+
+SPLIT_PAIRS = ("train+validation", "train+test", "validation+test")
+# See utils/json_shape.py. Runs of older versions lack what ends in "?".
+_SPLITS_SHAPE = {
+    "splits": {split: [int] for split in SPLITS},
+    "patient_ids?": {split: [str] for split in SPLITS},
+    "overlaps?": {kind: {pair: [str] for pair in SPLIT_PAIRS} for kind in ("patient_ids", "families")},
+    "dataset_fingerprint?": str,
+}
+_ENVIRONMENT_SHAPE = {"commit?": (str, None), "versions?": {str: str}}
 
 
 def check_resumable(
@@ -85,23 +96,23 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
     Fields that are newer than the run have their defaults, with which they change nothing.
 
     Raises:
-      InputError: there is no run, config.json is damaged, or a newer version made it.
+      InputError: there is no run, config.json is damaged or has a value outside its range, or a newer version made it.
     """
     config, path = get_config(), directory / "config.json"
-    settings = _read_object(path)
-    if not all(isinstance(settings.get(name, {}), dict) for name in ("model", *config) if name != "seed"):
-        raise InputError(f"{path} is damaged: restore it, or name another --workdir.")
-    config.model = ml_collections.ConfigDict(settings.pop("model", {}))  # whose fields are the network's own
+    settings = read_json(path, {f"{section}?": {} for section in config if section != "seed"})
+    model = settings.pop("model", {})  # whose fields are the network's own
     flat = flatten(settings)
     if unknown := sorted(flat.keys() - flatten(config.to_dict()).keys()):
         raise InputError(
-            f"{directory / 'config.json'} has {unknown[0]}, which this version does not know: update the package, or "
-            "name another --workdir."
+            f"{path} has {unknown[0]}, which this version does not know: update the package, or name another --workdir."
         )
     try:
+        config.model = ml_collections.ConfigDict(model)
         config.update_from_flattened_dict(flat)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): restore it, or name another --workdir.") from error
+        check_ranges(config)
+    except (TypeError, ValueError) as error:  # which an InputError is, too
+        problem = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} is damaged ({problem}): restore it, or name another --workdir.") from error
     return config
 
 
@@ -111,11 +122,18 @@ def read_splits(directory: Path) -> dict[str, list[int]]:
     Raises:
       InputError: there is no run, or splits.json is damaged.
     """
-    path = directory / "splits.json"
-    splits: dict[str, list[int]] = _read_object(path).get("splits", {})
-    if not {*SPLITS} <= {*splits} or not all(type(one) is int for split in splits.values() for one in split):
-        raise InputError(f"{path} is damaged: it lacks the slice ids of {', '.join(SPLITS)}; restore it.")
+    splits: dict[str, list[int]] = read_split_record(directory)["splits"]
     return splits
+
+
+def read_split_record(directory: Path) -> dict[str, Any]:
+    """Reads all that splits.json of a run says: `splits`, `patient_ids`, `overlaps` and `dataset_fingerprint`.
+
+    Raises:
+      InputError: there is no run, or splits.json is damaged.
+    """
+    record: dict[str, Any] = read_json(directory / "splits.json", _SPLITS_SHAPE)
+    return record
 
 
 def read_patients(directory: Path) -> dict[str, list[str]]:
@@ -124,12 +142,13 @@ def read_patients(directory: Path) -> dict[str, list[str]]:
     Raises:
       InputError: there is no run, splits.json is damaged, or an older version wrote it.
     """
-    content = _read_object(directory / "splits.json")
-    if "patient_ids" not in content:
+    record = read_split_record(directory)
+    if "patient_ids" not in record:
         raise InputError(
             f"{directory / 'splits.json'} has no patient_ids: an older version made the run; train it again."
         )
-    return content["patient_ids"]
+    patients: dict[str, list[str]] = record["patient_ids"]
+    return patients
 
 
 def read_fingerprint(directory: Path) -> str:
@@ -138,7 +157,7 @@ def read_fingerprint(directory: Path) -> str:
     Raises:
       InputError: there is no run, or splits.json is damaged.
     """
-    fingerprint: str = _read_object(directory / "splits.json").get("dataset_fingerprint", "")
+    fingerprint: str = read_split_record(directory).get("dataset_fingerprint", "")
     return fingerprint
 
 
@@ -148,21 +167,35 @@ def read_environment(directory: Path) -> dict[str, Any]:
     Raises:
       InputError: there is no run, or environment.json is damaged.
     """
-    return read_json(directory / "environment.json")
+    environment: dict[str, Any] = read_json(directory / "environment.json", _ENVIRONMENT_SHAPE)
+    return environment
 
 
-def read_metrics(directory: Path, *, epochs: int) -> list[dict[str, float]]:
+def read_metrics(directory: Path, *, epochs: int, columns: Sequence[str] = ()) -> list[dict[str, float]]:
     """Reads the first `epochs` rows of metrics.jsonl: rows of epochs whose checkpoint was not written are left out.
 
+    Args:
+      directory: the workdir.
+      epochs: of the last row that counts.
+      columns: what each row must have beside `epoch`.
+
     Raises:
-      InputError: a line is damaged.
+      InputError: a line is damaged, lacks a column, or is not of a later epoch than the line before.
     """
     path = directory / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    try:
-        return [row for row in map(json.loads, lines) if row["epoch"] <= epochs]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove its damaged line to go on without it.") from error
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows: list[dict[str, float]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line, {"epoch": int, **dict.fromkeys(columns, float), str: float})
+            if not (rows[-1]["epoch"] if rows else 0) < row["epoch"] < 2**31:
+                raise ValueError(f"its epoch is {row['epoch']}")
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged (line {number}: {error}): remove its damaged line to go on without it."
+            ) from error
+        rows.append(row)
+    return [row for row in rows if row["epoch"] <= epochs]
 
 
 def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -225,13 +258,6 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory / 'config.json'} has train.epochs = {before['train.epochs']}, this command only "
             f"{now['train.epochs']}: a run can be made longer, not shorter; name another --workdir."
         )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object; restore it, or name another --workdir.")
-    return content
 
 
 def _members(splits: Mapping[str, np.ndarray]) -> dict[str, list[int]]:

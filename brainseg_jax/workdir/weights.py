@@ -4,6 +4,7 @@ Such a folder opens like the workdir of a run. The file is an open format: readi
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def find_weights(name: str | Path) -> Path:
       InputError: there is neither.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where a name is too long
         return path
     if str(name) in packaged_weights():
         return PACKAGED / str(name)
@@ -95,17 +96,19 @@ def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, 
     path = directory / FILE
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            head = file.metadata() or {}
+            head = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}): copy it again from where it came.") from error
-    if "sha256" in head and head["sha256"] != _checksum(arrays):
+        checksum, epoch = head["sha256"], int(head["epoch"])
+    except Exception as error:  # safetensors and NumPy have errors of many classes for files that are damaged
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged ({problem}): copy it again from where it came.") from error
+    if checksum != _checksum(arrays):
         raise InputError(f"{path} is damaged (its checksum differs): copy it again from where it came.")
     expected = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(dict(shapes), sep=".").items()}
     if {name: array.shape for name, array in arrays.items()} != expected:
         raise InputError(f"{path} does not fit config.json beside it: copy both from one place.")
     flat = {name: array.astype(np.float32) for name, array in arrays.items()}
-    return traverse_util.unflatten_dict(flat, sep="."), int(head.get("epoch", 0))
+    return traverse_util.unflatten_dict(flat, sep="."), epoch
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

@@ -169,6 +169,27 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
     path.write_text(text.replace("tumour_pixels", "pixels"))
     with pytest.raises(InputError, match=r"rows\.csv has no column 'tumour_pixels': score the run again"):
         read_scores(path)
-    path.write_text(text.replace("0.5", "half"))
-    with pytest.raises(InputError, match=r"rows\.csv is damaged"):
+    head, row = text.splitlines()
+    for damaged in (
+        text.replace("0.5", "half"),
+        text.replace("0.5", "1.5"),  # no Dice
+        text.replace("0.5", "nan"),  # of a slice with a tumour
+        text.replace(",1000,", ",0,"),
+        text.replace(",1000,", ",5,"),  # fewer pixels than the tumour has
+        text.replace("glioma", ""),
+        f"{head}\n{row[:9]}\n",
+        f"{head}\n{row}{'0' * 200_000}\n",  # beyond the limit of csv
+        f'{head}\n{row}"\n{row}\n',
+        f"{text}\xff",
+    ):
+        path.write_bytes(damaged.encode("latin-1"))
+        with pytest.raises(InputError, match=r"rows\.csv is damaged .*: score the run again") as raised:
+            read_scores(path)
+        assert len(str(raised.value)) < 600
+        assert "\n" not in str(raised.value)
+    path.write_text(f"{text}{row}\n")
+    with pytest.raises(InputError, match=r"rows\.csv has slice 1 twice"):
+        read_scores(path)
+    path.write_text(f"{head}\n")
+    with pytest.raises(InputError, match=r"rows\.csv has no row"):
         read_scores(path)

@@ -262,6 +262,10 @@ def test_dropout_is_random_in_training_only():
             "config.model.filters is no field of U-Net: leave it out; the fields of unet are",
         ),
         ({"prior": 0.0}, "config.model.prior"),
+        ({"start_filters": "4"}, "config.model.start_filters is '4': set it to a value like its default, 16"),
+        ({"start_filters": True}, "config.model.start_filters is True"),
+        ({"batch_norm": 1}, "config.model.batch_norm is 1: set it to a value like its default, False"),
+        ({"name": []}, r"config.model.name is \[\]"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, field):

@@ -42,7 +42,7 @@ def make_run(tmp_path):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for other in ("splits.json", "environment.json"):
             (folder / other).write_text("{}")
-        write_scores(folder / "per_slice_test.csv", [score("glioma", 0.5), score("pituitary", 0.7)])
+        write_scores(folder / "per_slice_test.csv", [score("glioma", 0.5), score("pituitary", 0.7, slice_id=2)])
         evaluation = {"calibration": Calibration.empty().describe(), "by_class": {label: {} for label in LABELS}}
         (folder / "evaluation_test.json").write_text(json.dumps(evaluation))
         return folder

@@ -5,14 +5,18 @@ import shutil
 
 import pytest
 
+from brainseg_jax.config import get_config
 from brainseg_jax.errors import InputError
+from brainseg_jax.inference.postprocessing import read_postprocessing
 from brainseg_jax.inference.predictor import Predictor
 from brainseg_jax.training import loop
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.utils.locks import lock_folder
-from brainseg_jax.workdir.files import read_config, read_metrics, read_splits
+from brainseg_jax.workdir.files import read_config, read_environment, read_metrics, read_patients, read_splits
 from tests.conftest import REPOSITORY, TRAINED
 
+WITHOUT_PATIENTS = '{"splits": {"train": [1], "validation": [2], "test": [3]}, "patient_ids": {"train": ["a"]}}'
+TUNED = '{"threshold": 0.5, "min_component_fraction": 0, "epoch": 3, "tta_flip": false}'
 TINY = {"train.epochs": 1, "data.image_size": 16, "model.start_filters": 1}
 
 
@@ -38,21 +42,46 @@ def test_a_workdir_that_is_deleted_ends_the_training(tmp_path, make_config, monk
         train_and_evaluate(make_config(**TINY), tmp_path / "run")
 
 
+def read_tuned(folder):
+    config = get_config()
+    config.evaluation.tune_postprocessing = True
+    return read_postprocessing(folder, config, epoch=3, tta_flip=False)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
         ("config.json", "[]", read_config),
         ("config.json", '{"data": 3}', read_config),
         ("config.json", '{"data": {"image_size": "large"}}', read_config),
+        ("config.json", '{"data": {"image_size": 17}}', read_config),
+        ("config.json", '{"data": {"intensity_percentile": NaN}}', read_config),
+        ("config.json", '{"model": {"start_filters": 1}}', read_config),
+        ("config.json", '{"model": {"name": "unet"}}', read_config),
+        ("config.json", '{"split": {"protocol": "x"}}', read_config),
+        ("config.json", '{"seed": 99999999999999999999}', read_config),
+        ("config.json", '{"seed": 9' + 5000 * "9" + "}", read_config),
+        ("config.json", '{"data": {"data_dir": "\\ud800"}}', read_config),
+        ("config.json", 3000 * "[" + 3000 * "]", read_config),
+        ("config.json", b'{"seed": "\xff"}', read_config),
         ("splits.json", "[]", read_splits),
         ("splits.json", '{"splits": {"train": [1]}}', read_splits),
         ("splits.json", '{"splits": {"train": [1], "validation": ["2"], "test": [3]}}', read_splits),
+        ("splits.json", '{"splits": {"train": [1], "validation": 2, "test": [3]}}', read_splits),
+        ("splits.json", WITHOUT_PATIENTS, read_patients),
+        ("environment.json", "[]", read_environment),
+        ("environment.json", '{"versions": "1"}', read_environment),
         ("metrics.jsonl", '{"epoch": 1}\n{"epo', lambda folder: read_metrics(folder, epochs=9)),
         ("metrics.jsonl", "[1]\n", lambda folder: read_metrics(folder, epochs=9)),
+        ("metrics.jsonl", '{"epoch": 1, "train_loss": "low"}\n', lambda folder: read_metrics(folder, epochs=9)),
+        ("metrics.jsonl", '{"epoch": 2}\n{"epoch": 1}\n', lambda folder: read_metrics(folder, epochs=9)),
+        ("metrics.jsonl", '{"epoch": 1}\n', lambda folder: read_metrics(folder, epochs=9, columns=["train_loss"])),
+        ("postprocessing.json", '{"threshold": 0.5, "epoch": 3}', read_tuned),
+        ("postprocessing.json", TUNED.replace("0.5", "1.5"), read_tuned),
     ],
 )
 def test_damaged_files_of_a_run_are_named(tmp_path, name, content, read):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=rf"{name} is damaged"):
         read(tmp_path)
 
@@ -76,6 +105,10 @@ def test_a_damaged_checkpoint_is_named_with_the_other_one(tmp_path, trained, mak
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"split.protocol": "slice", "split.validation_share": float("inf")},
+            "validation_share is inf: set it to a fin",
+        ),
         ({"optimizer.weight_decay": -1.0}, r"optimizer\.weight_decay is -1\.0: set it to a number in \[0, inf\)"),
         ({"optimizer.plateau_factor": 10.0}, r"plateau_factor is 10\.0: set it to a number between 0 and 1"),
         ({"optimizer.minimum_learning_rate": 1.0}, r"minimum_learning_rate is 1\.0, above the learning rate of 0\.003"),
@@ -85,6 +118,30 @@ def test_a_damaged_checkpoint_is_named_with_the_other_one(tmp_path, trained, mak
 def test_settings_without_a_meaning_are_refused(tmp_path, make_config, changes, message):
     with pytest.raises(InputError, match=message):
         train_and_evaluate(make_config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: {"seed": 0}, "The config is dict, not a ConfigDict: let get_config of the config file return"),
+        (lambda config: delattr(config.optimizer, "plateau_rtol"), "config.optimizer.plateau_rtol is missing: keep to"),
+        (lambda config: setattr(config.augmentation, "blurr", 0.1), "config.augmentation.blurr is no field: keep to"),
+        (lambda config: delattr(config, "model"), "config.model.name is missing"),
+        (lambda config: setattr(config.train, "ema_decay", None), "config.train.ema_decay is None: set it to a value"),
+        (lambda config: setattr(config, "seed", 2**63), "config.seed is beyond 2147483647"),
+        (
+            lambda config: setattr(config.model, "start_filters", 2**40),
+            "config.model.start_filters is beyond 2147483647",
+        ),
+    ],
+)
+def test_what_is_no_config_is_refused(tmp_path, change, message):
+    config = get_config()
+    with config.unlocked():
+        config = change(config) or config
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

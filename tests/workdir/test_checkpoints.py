@@ -66,6 +66,33 @@ def test_an_unfinished_write_does_not_count(tmp_path, state):
         assert checkpoints.latest_epoch() == 1
 
 
+def test_a_changed_bit_of_an_array_is_refused(tmp_path):
+    """The format itself would give another value."""
+    values = {"params": {"kernel": np.random.default_rng(0).random((64, 64), np.float32)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, values, validation_loss=0.5)
+    stored = max((path for path in tmp_path.rglob("d/*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 4
+    stored.write_bytes(content)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(InputError, match=r"epoch 1 in .* is damaged .*the checksum of params differs"),
+    ):
+        checkpoints.restore(1, values)
+
+
+@pytest.mark.parametrize("content", ["", '{"validation_loss', "{}", '{"validation_loss": "low"}'])
+def test_damaged_notes_about_the_best_are_named(tmp_path, state, content):
+    save_all(tmp_path, state, [0.5])
+    (tmp_path / "1" / "metrics" / "metrics").write_text(content)
+    with (
+        pytest.raises(InputError, match=r"The checkpoints in .* are damaged \(.*\): remove the damaged one"),
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.best_epoch()
+
+
 def test_an_empty_folder_and_another_network_are_refused(tmp_path, state):
     with Checkpoints(tmp_path / "empty") as checkpoints:
         assert checkpoints.latest_epoch() is None

@@ -1,6 +1,7 @@
 """Weights that travel: what is written comes back, and damage is named."""
 
 import json
+import re
 import struct
 
 import numpy as np
@@ -68,7 +69,13 @@ def flip_a_bit(content):
 
 
 @pytest.mark.parametrize(
-    "change", [flip_a_bit, lambda content: content[:-5], lambda content: b"", lambda content: b"{}" * 50]
+    "change",
+    [
+        *(flip_a_bit, lambda content: content[:-5], lambda content: b"", lambda content: b"{}" * 50),
+        lambda content: flip_a_bit(content).replace(b'"sha256"', b'"sha257"'),  # no checksum tells of the bit
+        lambda content: content.replace(b'"F32"', b'"F3\\n"', 1),
+        lambda content: re.sub(rb'"epoch":"\d', b'"epoch":"x', content),
+    ],
 )
 def test_damaged_weights_are_refused(tmp_path, saved, change):
     with pytest.raises(InputError, match=r"model\.safetensors is damaged .*: copy it again"):

@@ -41,11 +41,10 @@ PUBLISHED_FILES = (
     PublishedFile("cvind.mat", 7005344, "5ea82eb3212c9fcb84290ccf0beb486d"),
     PublishedFile("README 2024.txt", 51340418, "4188f7c30957e9673c3611613071bd6e"),
 )
+MAX_BYTES = 2**30  # of an unpacked file; the largest zip within a zip has 2**28
 CHUNK = 64  # slices that a process reads at a time
 CHUNKS_AHEAD = 4  # chunks that processes read in advance
 _SLICE_NAME = re.compile(r"(?:^|/)([0-9]{1,9})\.mat$")
-# What zipfile and zlib raise for damaged, encrypted or unknown compressed data.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
 
 class RawSliceFile(NamedTuple):
@@ -114,7 +113,7 @@ def find_source(manual_dir: Path) -> Source:
             elif member.filename.split("/")[-1] == "cvind.mat":
                 fold_files[file.name] = _read_member(archive, file)
     found += [
-        RawSliceFile(int(path.stem), path, "", "", zlib.crc32(path.read_bytes()))
+        RawSliceFile(int(path.stem), path, "", "", zlib.crc32(_read_file(path)))
         for path in sorted(manual_dir.rglob("*.mat"))
         if _SLICE_NAME.search(path.name)
     ]
@@ -131,7 +130,7 @@ def find_source(manual_dir: Path) -> Source:
                 f"Slice {file.slice_id} is there twice, as {before.name} and {file.name}, and they differ: remove one."
             )
     slices = tuple(by_id[slice_id] for slice_id in sorted(by_id))
-    fold_files |= {str(path): path.read_bytes() for path in sorted(manual_dir.rglob("cvind.mat"))}
+    fold_files |= {str(path): _read_file(path) for path in sorted(manual_dir.rglob("cvind.mat"))}
     if not fold_files:
         raise InputError(
             f"manual_dir {manual_dir} holds no cvind.mat, which says the fold of each slice: fetch it from {ARTICLE}."
@@ -211,7 +210,7 @@ def _read_chunk(files: tuple[RawSliceFile, ...]) -> list[mat_file.RawSlice]:
     for (path, inner_zip), members in itertools.groupby(files, key=lambda file: (file.path, file.inner_zip)):
         archive = None if path.suffix == ".mat" else _open_zip(path, inner_zip)
         for file in members:
-            data = _read_member(archive, file) if archive else path.read_bytes()
+            data = _read_member(archive, file) if archive else _read_file(path)
             slices.append(mat_file.read_slice(data, slice_id=file.slice_id, name=file.name))
     return slices
 
@@ -221,20 +220,40 @@ def _open_zip(path: Path, inner_zip: str = "") -> zipfile.ZipFile:
     name = f"{path}/{inner_zip}" if inner_zip else str(path)
     try:
         archive = zipfile.ZipFile(path)
-        return zipfile.ZipFile(io.BytesIO(archive.read(inner_zip))) if inner_zip else archive
-    except _ZIP_ERRORS as error:
+        return zipfile.ZipFile(io.BytesIO(_unpack(archive, inner_zip))) if inner_zip else archive
+    except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
             f"{name} is not a zip file, is cut short, or cannot be read ({error}): fetch it again."
         ) from error
 
 
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a folder of that name, a link to nowhere, a file without rights
+        raise InputError(f"{path} cannot be read ({error.strerror}): fetch it again, or remove it.") from error
+
+
 def _read_member(archive: zipfile.ZipFile, file: RawSliceFile) -> bytes:
     try:
-        return archive.read(file.member)
-    except _ZIP_ERRORS as error:
+        return _unpack(archive, file.member)
+    except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
             f"{file.name} cannot be read ({error}): fetch its zip again, or unzip it with the program that made it."
         ) from error
+
+
+def _unpack(archive: zipfile.ZipFile, member: str) -> bytes:
+    """Returns the bytes of a member, no more than its directory says, which must not be too many.
+
+    Raises:
+      ValueError: they are too many; zipfile and each compression have further errors.
+    """
+    size = archive.getinfo(member).file_size
+    if size > MAX_BYTES:
+        raise ValueError(f"it says that it has {size} bytes, more than {MAX_BYTES}")
+    with archive.open(member) as file:
+        return file.read(size)
 
 
 def _read_folds(files: Mapping[str, bytes]) -> np.ndarray:

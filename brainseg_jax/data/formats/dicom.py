@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brainseg_jax.data.formats.dicom_frames import choose_decoder
 from brainseg_jax.data.formats.grey_levels import to_grey
 from brainseg_jax.data.formats.image_slice import MAX_VALUES, ImageSlice
 from brainseg_jax.errors import InputError
@@ -35,6 +36,7 @@ def read(path: Path) -> list[ImageSlice]:
     frames = int(dataset.get("NumberOfFrames") or 1)
     if dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * frames > MAX_VALUES:
         raise InputError(f"{path} has more than {MAX_VALUES} values: save its frames in several files.")
+    choose_decoder(dataset)
     with warnings.catch_warnings(action="ignore"):  # about values that pydicom finds odd and reads all the same
         pixels = dataset.pixel_array
     if dataset.PhotometricInterpretation == "PALETTE COLOR":

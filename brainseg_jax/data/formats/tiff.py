@@ -22,7 +22,8 @@ def read(path: Path) -> list[ImageSlice]:
     """
     tifffile = require("tifffile", extra="formats", reason=f"{path}: reading TIFF files")
     with tifffile.TiffFile(path) as file:
-        pages = [page.aspage() for page in file.pages]
+        # By number: in a chain of pages that leads back to itself, tifffile counts each once but iterates for ever.
+        pages = [file.pages[number].aspage() for number in range(len(file.pages))]
         pages = [page for page in pages if not page.subfiletype & _REDUCED]
         if sum(page.size for page in pages) > MAX_VALUES:
             raise InputError(f"{path} has more than {MAX_VALUES} values: save its pages as files of their own.")

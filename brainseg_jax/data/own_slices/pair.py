@@ -1,5 +1,6 @@
 """Reads an image and its mask from files and refuses what cannot be trained on."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,6 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray:
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise InputError(f"{path} is missing")
     return read_image(path)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import math
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ REQUIRED = ("image", "mask", "patient")
 OPTIONAL = ("class", "fold", "spacing")
 ONLY_CLASS = "tumour"  # of a table without classes
 SHOWN = 20  # problems that are listed
+SHOWN_OF_CELL = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,20 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     """Returns the rows with a cell for each known column of the table, without surrounding blanks."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the text
-            header, *lines = [line for line in csv.reader(file) if any(line)] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            text = file.read()
+        if "\0" in text:
+            raise ValueError("it has characters of value 0, as UTF-16 has")
+        header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if any(line)] or [[]]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"--table is {table}, which cannot be read ({error}): name a CSV file in UTF-8.") from error
     columns = [name.strip() for name in header]
     if missing := [name for name in REQUIRED if name not in columns]:
         raise InputError(
-            f"{table} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}: separate "
+            f"{table} has no column {', '.join(missing)}; its columns are {_in_a_line(columns) or 'none'}: separate "
             f"them by commas and name them {', '.join(REQUIRED)} and, if wanted, {', '.join(OPTIONAL)}."
         )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise InputError(f"{table} has the column {twice[0]} twice: remove one.")
+        raise InputError(f"{table} has the column {_in_a_line(twice[:1])} twice: remove one.")
     if unused := [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
         warnings.warn(f"{table}: these columns are not used: {', '.join(unused)}", stacklevel=2)
     if not lines:
@@ -128,6 +133,11 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     return [{name: row[name] for name in known} for row in cells]
 
 
+def _in_a_line(columns: list[str]) -> str:
+    """Returns names, of which one may have line breaks: of a table whose quotes are not closed it is the whole text."""
+    return " ".join(", ".join(columns).split())[:200]
+
+
 def _parse(number: int, row: dict[str, str], images: Path, masks: Path, report: Callable[[str], None]) -> OwnSlice:
     """Returns a row as a slice, with any values in place of bad ones, which are reported."""
     where = f"slice {number} ({row['image'] or 'no image'})"
@@ -136,14 +146,14 @@ def _parse(number: int, row: dict[str, str], images: Path, masks: Path, report: 
             report(f"{where}: {name} is empty")
     fold, spacing = row.get("fold", "1"), row.get("spacing", "")
     if fold not in map(str, FOLDS):
-        report(f"{where}: fold is {fold or 'empty'}, not one of {', '.join(map(str, FOLDS))}")
+        report(f"{where}: fold is {fold[:SHOWN_OF_CELL] or 'empty'}, not one of {', '.join(map(str, FOLDS))}")
         fold = "1"
     try:
         spacing_mm = float(spacing or "nan")
     except ValueError:
         spacing_mm = 0.0
     if spacing and not 0 < spacing_mm < math.inf:
-        report(f"{where}: spacing is {spacing}, not a positive number of millimetres")
+        report(f"{where}: spacing is {spacing[:SHOWN_OF_CELL]}, not a positive number of millimetres")
     mask = masks / row["mask"] if row["mask"] else None
     label = row.get("class", ONLY_CLASS)
     return OwnSlice(number, images / row["image"], mask, row["patient"], label, int(fold), spacing_mm)

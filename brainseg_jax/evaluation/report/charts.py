@@ -14,6 +14,8 @@ from brainseg_jax.evaluation.scores import SliceScore
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 352, 10, 184  # of the axes
 SPLIT_COLORS = {"train": "blue", "validation": "orange"}  # classes of assets/style.css
+# Columns of metrics.jsonl that are drawn.
+CURVES = ("train_loss", "validation_loss", "train_dice", "validation_dice", "learning_rate")
 # Of the classes, in turn.
 CLASS_COLORS = ("blue", "orange", "green", "ink")
 CLASS_SHAPES = ("circle", "triangle", "square")

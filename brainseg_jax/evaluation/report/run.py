@@ -1,7 +1,7 @@
 """Makes the report of a run from what evaluate.py and train.py wrote; predicts the slices of the gallery again."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import numpy as np
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation.evaluate import open_dataset
-from brainseg_jax.evaluation.report import sections
+from brainseg_jax.evaluation.evaluation_file import read_evaluation
+from brainseg_jax.evaluation.report import charts, sections
 from brainseg_jax.evaluation.report.gallery import choose_slices, describe_choice, encode_slice
 from brainseg_jax.evaluation.report.page import report_path, write_report
 from brainseg_jax.evaluation.scores import SliceScore, read_scores
@@ -18,8 +19,7 @@ from brainseg_jax.inference.ensemble import Ensemble
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.overlap import count_overlap, dice
-from brainseg_jax.utils.files import read_json
-from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_splits
+from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_split_record, read_splits
 from brainseg_jax.workdir.weights import FILE
 
 _LARGEST_DIFFERENCE = 0.02  # of the mean Dice in the CSV file and now; another machine rounds another way
@@ -63,7 +63,7 @@ def report_run(
     """
     path = report_path(output or directory)
     scores = read_scores(directory / f"per_slice_{split}.csv")
-    evaluation = read_json(directory / f"evaluation_{split}.json")
+    evaluation = read_evaluation(directory / f"evaluation_{split}.json")
     folders = _folders(directory, evaluation, weights)
     networks = _find_networks(directory, evaluation, weights) if max_slices else []
     chosen = choose_slices(scores, count=max_slices) if networks else []
@@ -76,8 +76,12 @@ def report_run(
         title=_title(directory, evaluation, weights),
         sections=[
             sections.summary_section(evaluation),
-            sections.run_section(evaluation, _read(folders, "config.json"), _read(folders, "splits.json")),
-            sections.curves_section([rows for folder in folders if (rows := read_metrics(folder, epochs=sys.maxsize))]),
+            sections.run_section(
+                evaluation,
+                _read(folders, "config.json", lambda folder: read_config(folder).to_dict()),
+                _read(folders, "splits.json", read_split_record),
+            ),
+            sections.curves_section([rows for folder in folders if (rows := _read_curves(folder))]),
             sections.dice_section(scores, evaluation),
             sections.calibration_section(evaluation),
         ],
@@ -165,9 +169,13 @@ def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> I
         )
 
 
-def _read(folders: Sequence[Path], name: str) -> Any:
-    """Reads the JSON file from the first folder that has it; None where none has."""
-    return next((read_json(folder / name) for folder in folders if (folder / name).exists()), None)
+def _read(folders: Sequence[Path], name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+    """Reads a file of the first folder that has it; None where none has."""
+    return next((read(folder) for folder in folders if (folder / name).exists()), None)
+
+
+def _read_curves(folder: Path) -> list[dict[str, float]]:
+    return read_metrics(folder, epochs=sys.maxsize, columns=charts.CURVES)
 
 
 def _title(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> str:

@@ -5,11 +5,13 @@ from html import escape
 from typing import Any
 
 from brainseg_jax.config import flatten
+from brainseg_jax.data.splits import SPLITS
 from brainseg_jax.evaluation.report import charts
 from brainseg_jax.evaluation.report.page import Section
 from brainseg_jax.evaluation.scores import SliceScore
 from brainseg_jax.evaluation.seen_slices import warn_of_seen
 from brainseg_jax.metrics.slice_metrics import METRICS
+from brainseg_jax.workdir.files import SPLIT_PAIRS
 
 _TITLES = {
     "dice": "Dice",
@@ -92,13 +94,12 @@ def run_section(
         )
     elif splits:
         patients = splits.get("patient_ids", {})
-        counts = [(name, len(ids), len(patients[name]) if patients else None) for name, ids in splits["splits"].items()]
+        counts = [(name, len(splits["splits"][name]), len(patients[name]) if patients else None) for name in SPLITS]
         parts.append(_table(("Split", "Slices", "Patient ids"), counts, caption="Splits of the run"))
-        shared = splits["overlaps"]
-        pairs = [
-            (pair.replace("+", " and "), *(len(shared[kind][pair]) for kind in shared)) for pair in shared["families"]
-        ]
-        parts.append(_table(("Shared by", "Patient ids", "Families"), pairs, caption="What two splits share"))
+        if shared := splits.get("overlaps"):
+            kinds = ("patient_ids", "families")
+            pairs = [(pair.replace("+", " and "), *(len(shared[kind][pair]) for kind in kinds)) for pair in SPLIT_PAIRS]
+            parts.append(_table(("Shared by", "Patient ids", "Families"), pairs, caption="What two splits share"))
     both = {"Training": evaluation["trained_with"], "Evaluation": evaluation}
     provenance = [(name, *(of.get(name) for of in both.values())) for name in _PROVENANCE]
     versions = [of.get("versions", {}) for of in both.values()]

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import multiprocessing
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -224,3 +225,43 @@ def test_a_download_with_another_md5_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"brainTumorDataPublic_1-766\.zip could not be downloaded .*--manual_dir"):
         archives.download(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_any_compression_is_named(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "1.zip", "w", method) as archive:
+        archive.writestr("cvind.mat", mat_file.write_folds(np.ones(300)))
+    content = bytearray((tmp_path / "1.zip").read_bytes())
+    content[60:80] = b"\xff" * 20
+    (tmp_path / "1.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"1\.zip/cvind\.mat cannot be read"):
+        archives.find_source(tmp_path)
+
+
+def test_loose_files_that_cannot_be_read_are_named(unzipped):
+    place = unzipped / "99999.mat"
+    for damage in (lambda: place.symlink_to(unzipped / "nowhere"), lambda: place.symlink_to(place), place.mkdir):
+        damage()
+        with pytest.raises(InputError, match=r"99999\.mat cannot be read \(.*\): fetch it again, or remove it"):
+            archives.find_source(unzipped)
+        place.rmdir() if place.is_dir() else place.unlink()
+
+
+@pytest.mark.parametrize("claimed", [None, 1000])
+def test_what_unpacks_to_more_than_memory_is_refused_before(tmp_path, monkeypatch, claimed):
+    """A member that says how large it is, and one that says less."""
+    monkeypatch.setattr(archives, "MAX_BYTES", 2**16)
+    with zipfile.ZipFile(tmp_path / "1.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.mat", bytes(2**24))
+        archive.writestr("cvind.mat", mat_file.write_folds(np.ones(3)))
+        if claimed:
+            archive.getinfo("1.mat").file_size = claimed
+    source = archives.find_source(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(
+        InputError, match=r"1\.zip/1\.mat cannot be read \((it says that it has 16777216 bytes|Bad CRC)"
+    ):
+        list(archives.read_slices(source.slices))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20

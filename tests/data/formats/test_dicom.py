@@ -1,5 +1,6 @@
 """DICOM files are read with their true values, and segmentations refer to them."""
 
+import contextlib
 from pathlib import Path
 
 import highdicom
@@ -11,9 +12,20 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
-from brainseg_jax.data.formats import dicom
+from brainseg_jax.data.formats import dicom, dicom_frames
 from brainseg_jax.data.image_files import read_slices
 from brainseg_jax.errors import InputError
+
+FILES = Path(get_testdata_file("MR_small.dcm")).parent
+NOT_BY_GDCM = ("JPEG-lossy.dcm", "JPGExtended.dcm", "JPEG2000-embedded-sequence-delimiter.dcm")  # 12 bits, and damaged
+
+
+def is_jpeg(path):
+    """Whether a file of pydicom's has pixels in JPEG, JPEG-LS or JPEG 2000 that GDCM decodes too."""
+    with contextlib.suppress(Exception):
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        return dicom_frames.is_available(dataset.file_meta.TransferSyntaxUID) and "Rows" in dataset
+    return False
 
 
 def changed(path, **values):
@@ -60,6 +72,43 @@ def test_compressed_files_have_the_pixels_of_the_plain_one():
     for kind in ("RLE", "jp2klossless", "jpeg_ls_lossless", "bigendian", "implicit", "expb", "padded"):
         (other,) = read_slices(Path(get_testdata_file(f"MR_small_{kind}.dcm")))
         np.testing.assert_array_equal(other.image, plain.image, err_msg=kind)
+
+
+@pytest.mark.parametrize(
+    "compressed", sorted(path.name for path in FILES.glob("*.dcm") if path.name not in NOT_BY_GDCM and is_jpeg(path))
+)
+def test_compressed_pixels_are_those_that_gdcm_decodes(compressed):
+    plain = pydicom.dcmread(FILES / compressed)
+    plain.pixel_array_options(decoding_plugin="gdcm")
+    ours = pydicom.dcmread(FILES / compressed)
+    dicom_frames.choose_decoder(ours)
+    np.testing.assert_array_equal(ours.pixel_array, plain.pixel_array)
+
+
+def test_twelve_bits_are_read_which_gdcm_does_not_read():
+    (slice_,) = read_slices(FILES / "JPGExtended.dcm")
+    assert slice_.image.shape == (1024, 256)
+    assert slice_.image.max() > 255
+
+
+@pytest.mark.parametrize("kind", ["jp2klossless", "jpeg_ls_lossless"])
+@pytest.mark.parametrize("damage", ["Rows", "Columns", "PixelData"])
+def test_compressed_pixels_of_another_size_do_not_end_the_program(tmp_path, kind, damage):
+    """GDCM calls abort() there."""
+    dataset = pydicom.dcmread(get_testdata_file(f"MR_small_{kind}.dcm"))
+    if damage == "PixelData":
+        place = dataset.PixelData.find(b"\xff\xf7" if "ls" in kind else b"\xff\x51")
+        dataset.PixelData = dataset.PixelData[: place + 4] + bytes(12) + dataset.PixelData[place + 16 :]
+    else:
+        setattr(dataset, damage, 65535)
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(InputError, match=r"x\.dcm is not a readable DICOM image \(.*its compressed pixels have rows"):
+        read_slices(tmp_path / "x.dcm")
+
+
+@pytest.mark.parametrize("spacing", [[-1, -1], [0, 1], [1, 0]])
+def test_a_distance_that_is_none_is_not_known(tmp_path, spacing):
+    assert read_slices(changed(tmp_path / "x.dcm", PixelSpacing=spacing))[0].spacing_mm is None
 
 
 def test_rescaled_values_and_white_as_the_lowest_one(tmp_path):

@@ -1,5 +1,8 @@
 """TIFF files of every kind are read as a person sees them."""
 
+import contextlib
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -68,3 +71,15 @@ def test_damaged_files_and_values_that_are_not_finite(tmp_path):
     (tmp_path / "b.tif").write_bytes((tmp_path / "n.tif").read_bytes()[:300])
     with pytest.raises(InputError, match=r"b\.tif is not a readable TIFF image"):
         read_image(tmp_path / "b.tif")
+
+
+def test_a_chain_of_pages_that_leads_back_to_itself_has_an_end(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", RAMP.astype(np.uint8))
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    (first,), (entries,) = struct.unpack("<I", content[4:8]), struct.unpack("<H", content[8:10])
+    place = first + 2 + 12 * entries  # where the next page would be named
+    for following in (first, place - 12):  # the page itself, and what is no page and leads nowhere
+        content[place : place + 4] = struct.pack("<I", following)
+        (tmp_path / "x.tif").write_bytes(content)
+        with contextlib.suppress(InputError):
+            assert all(slice_.image.shape == RAMP.shape for slice_ in read_slices(tmp_path / "x.tif"))

@@ -127,6 +127,10 @@ def test_all_problems_are_named_at_once(folder, monkeypatch):
         ("", "no column image"),
         ("image,mask,patient\na.png,1\n", "has 3 columns and row 1 has 2 cells"),
         ("image,mask,patient,patient\na.png,,1,2\n", "has the column patient twice"),
+        ("image,mask,patient\na.png,\0,1\n", "cannot be read .it has characters of value 0"),
+        (f"image,mask,patient\na.png,{300 * 'x'},1\n", "x is missing"),
+        (f"image,mask,patient,fold\na.png,,1,{300 * '1'}\n", "fold is 1{100}, not one of 1, 2, 3, 4, 5"),
+        ('image,mask,"patient\na.png,,1\n', r"its columns are image, mask, patient a\.png,,1: separate"),
     ],
 )
 def test_a_table_of_another_form_is_refused(folder, text, message):

@@ -1,0 +1,1 @@
+"""Long programs of the nightly run; pytest does not collect them."""
