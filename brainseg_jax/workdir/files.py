@@ -89,7 +89,8 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
     """
     config, path = get_config(), directory / "config.json"
     settings = _read_object(path)
-    if not all(isinstance(settings.get(name, {}), dict) for name in ("model", *config) if name != "seed"):
+    sections = [name for name, value in config.items() if isinstance(value, ml_collections.ConfigDict)]
+    if not all(isinstance(settings.get(name, {}), dict) for name in sections):
         raise InputError(f"{path} is damaged: restore it, or name another --workdir.")
     config.model = ml_collections.ConfigDict(settings.pop("model", {}))  # whose fields are the network's own
     flat = flatten(settings)
@@ -193,6 +194,7 @@ def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds
 
 # What may change when a run is resumed: more epochs, the dataset in another place, other hardware, other masks.
 _MAY_CHANGE = (
+    "deterministic",
     "train.epochs",
     "train.steps_per_call",
     "data.data_dir",

@@ -38,6 +38,12 @@ def test_a_workdir_that_is_deleted_ends_the_training(tmp_path, make_config, monk
         train_and_evaluate(make_config(**TINY), tmp_path / "run")
 
 
+def test_a_system_that_cannot_reserve_space_trains_too(tmp_path, make_config, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate")  # macOS has none
+    train_and_evaluate(make_config(**TINY), tmp_path / "run")
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run", epochs=9)] == [1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
