@@ -40,20 +40,20 @@ setup(
         "h5py>=3.11",  # MATLAB v7.3 files
         "safetensors>=0.5",  # weights that travel
         "numpy>=2.0",
-        "scipy>=1.13",  # the phantom's smooth fields
+        "scipy>=1.14",  # the phantom's smooth fields
         "matplotlib>=3.9",  # figures
         "pillow>=10",  # PNG and JPEG
-        "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
+        "tensorboardX>=2.6.2.2",  # TensorBoard files without TensorFlow
         "tqdm>=4.66",  # progress bars
         "pooch[progress]>=1.8",  # the download from figshare, with checksums
     ],
     extras_require={
         "formats": [
-            "pydicom>=3.0",  # DICOM files
+            "pydicom>=3.0.1",  # DICOM files
             "highdicom>=0.26",  # DICOM segmentations
             "nibabel>=5.3",  # NIfTI volumes
-            "tifffile>=2025.1",  # TIFF files of every depth
-            "imagecodecs>=2025.3",  # compressed TIFF and DICOM files and PNG colours of 16 bits
+            "tifffile>=2025.1.10",  # TIFF files of every depth
+            "imagecodecs>=2025.3.30",  # compressed TIFF and DICOM files and PNG colours of 16 bits
         ],
         "cuda12": ["jax[cuda12]>=0.10"],  # NVIDIA GPUs
         "tf": [
@@ -75,7 +75,7 @@ setup(
         "browser": ["playwright>=1.50"],  # the tests that open a report in Debian's chromium
         "test": [
             "brainseg_jax[formats,onnx]",
-            "python-gdcm>=3.0.24",  # decodes and encodes DICOM files independently of imagecodecs
+            "python-gdcm>=3.0.24.1",  # decodes and encodes DICOM files independently of imagecodecs
             "pytest>=8",
             "pytest-xdist>=3.7",  # the tests in two processes
             "ruff>=0.14",

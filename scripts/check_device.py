@@ -6,7 +6,6 @@ from absl import flags
 
 from brainseg_jax import cli
 from brainseg_jax.errors import InputError
-from brainseg_jax.utils import xla_setup
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for checks.json and README.md.", required=True)
 TINY = flags.DEFINE_bool("tiny", False, "Small networks, to test that everything runs.")
@@ -14,7 +13,6 @@ TINY = flags.DEFINE_bool("tiny", False, "Small networks, to test that everything
 
 def main() -> None:
     """Runs the checks, prints a line for each, and writes the table."""
-    xla_setup.use_deterministic_operations()
     from brainseg_jax.studies import device_checks
 
     report = device_checks.run_checks(device_checks.SIZES["tiny" if TINY.value else "full"], Path(OUTPUT.value))

@@ -7,6 +7,7 @@ from ml_collections import config_flags
 
 from brainseg_jax import cli
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.supervisor import supervise
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")
@@ -28,11 +29,13 @@ def main() -> None:
         return
     if not WORKDIR.value:
         raise InputError("--workdir is missing: name a folder for the run.")
+    supervise(CLUSTER.value)
     from brainseg_jax.training.loop import train_and_evaluate
-    from brainseg_jax.utils.sharding import initialize_distributed
+    from brainseg_jax.utils.cluster import end_when_lost, initialize_distributed
 
     initialize_distributed(CLUSTER.value)
-    train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
+    with end_when_lost(CLUSTER.value):
+        train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

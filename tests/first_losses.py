@@ -10,7 +10,8 @@ from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, StreamingLoader, epoch_batches
 from brainseg_jax.data.packing import pack
 from brainseg_jax.training.setup import setup_training
-from brainseg_jax.utils.sharding import initialize_distributed, replicated
+from brainseg_jax.utils.cluster import initialize_distributed
+from brainseg_jax.utils.sharding import replicated
 
 CACHES = ("device", "stream")
 STEPS, BATCH_SIZE, SIDE, SLICES = 5, 8, 32, 48

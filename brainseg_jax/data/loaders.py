@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 import grain
 import jax
 import numpy as np
-import psutil
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from brainseg_jax.data.packing import PackedSlices
+from brainseg_jax.utils.memory import free_memory
 from brainseg_jax.utils.sharding import batch_sharding, part_of_process, replicated, shard, shard_local
 
 CACHES = ("auto", "device", "stream")
@@ -100,7 +100,7 @@ def make_loaders(splits: Sequence[PackedSlices], mesh: Mesh, *, cache: str) -> l
     """
     if cache == "auto":
         needed = sum(slices.nbytes * round_up(len(slices.images)) // len(slices.images) for slices in splits)
-        fits = needed <= SHARE_FOR_SLICES * _free_memory(mesh)
+        fits = needed <= SHARE_FOR_SLICES * free_memory(mesh)
         if jax.process_count() > 1:
             fits = bool(multihost_utils.process_allgather(np.array(fits)).all())
         cache = "device" if fits else "stream"
@@ -185,12 +185,3 @@ def padded_batches(slices: int, batch_size: int) -> tuple[np.ndarray, np.ndarray
     """
     rows = np.arange(-(-slices // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     return np.minimum(rows, slices - 1), (rows < slices).astype(np.float32)
-
-
-def _free_memory(mesh: Mesh) -> int:
-    """Returns the free bytes on one of the devices of this process."""
-    device = mesh.local_devices[0]
-    if device.platform == "cpu":
-        return psutil.virtual_memory().available // len(mesh.local_devices)
-    statistics = device.memory_stats() or {}  # some allocators give none: then slices are streamed
-    return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing, read_postprocessing
 from brainseg_jax.models import Network, create_model
 from brainseg_jax.utils.files import write_json
+from brainseg_jax.utils.memory import is_out_of_memory
 from brainseg_jax.utils.sharding import AXIS, batch_sharding, replicated, shard
 from brainseg_jax.workdir import weights
 from brainseg_jax.workdir.checkpoints import Checkpoints
@@ -76,7 +78,7 @@ class Predictor:
         self.config, self.variables, self.postprocessing = config, variables, postprocessing
         self.epoch, self.tta_flip = epoch, tta_flip
         self._directory: Path | None = None
-        self._filled = 1
+        self._filled, self._most = 1, sys.maxsize
         devices = jax.local_devices()
 
         @functools.cache
@@ -169,7 +171,13 @@ class Predictor:
 
         Returns:
           For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the image's own size.
+
+        Raises:
+          InputError: a single image does not fit into the memory of the device; of too large a batch the halves do.
         """
+        if len(images) > self._most:
+            parts = [images[first : first + self._most] for first in range(0, len(images), self._most)]
+            return [one for part in parts for one in self.probabilities(part)]
         settings = self.config.data
         scaled = [scale_image(image, percentile=settings.intensity_percentile) for image in images]
         inputs = np.stack([resize_to_model(image, size=settings.image_size) for image in scaled])
@@ -178,7 +186,19 @@ class Predictor:
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
         mesh, variables = self._on_devices(math.gcd(filled, 1 << (jax.local_device_count().bit_length() - 1)))
         batch = shard(inputs[..., None], batch_sharding(mesh, axis=0))
-        outputs = np.asarray(self._predict(variables, batch))[..., 0]
+        try:
+            outputs = np.asarray(self._predict(variables, batch))[..., 0]
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if filled == 1:
+                raise InputError(
+                    f"The memory of {jax.devices()[0].device_kind} does not suffice for one image of "
+                    f"{settings.image_size}×{settings.image_size}: end other programs that use it, or set "
+                    "JAX_PLATFORMS=cpu to predict on the CPU."
+                ) from error
+            self._filled, self._most = 1, filled // 2
+            return self.probabilities(images)
         return [resize_to_original(output, shape=image.shape) for output, image in zip(outputs, images, strict=False)]
 
     def masks(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -173,6 +173,7 @@ def _config(network: str, sizes: Sizes, dtype: str) -> ml_collections.ConfigDict
     config.model.start_filters = sizes.start_filters or PUBLISHED_START_FILTERS[network]
     config.data.image_size = sizes.image_size
     config.train.batch_size = sizes.batch_size
+    config.deterministic = True
     return config
 
 

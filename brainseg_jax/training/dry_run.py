@@ -9,6 +9,7 @@ import numpy as np
 from brainseg_jax.data.loaders import DeviceLoader
 from brainseg_jax.data.packing import load_slices
 from brainseg_jax.data.splits import describe_splits
+from brainseg_jax.training.memory import explain_memory, require_memory
 from brainseg_jax.training.preflight import check_no_leakage, open_splits
 from brainseg_jax.training.setup import setup_training
 
@@ -26,8 +27,13 @@ def dry_run(config: ml_collections.ConfigDict) -> str:
       on a device, and the loss of the first step.
 
     Raises:
-      InputError: a bad config or dataset; see `train_and_evaluate`.
+      InputError: a bad config or dataset, or too little memory; see `train_and_evaluate`.
     """
+    with explain_memory(config):
+        return _dry_run(config)
+
+
+def _dry_run(config: ml_collections.ConfigDict) -> str:
     dataset, splits = open_splits(config)
     if config.train.init_from:
         check_no_leakage(config.train.init_from, config, splits, dataset.metadata)
@@ -37,7 +43,9 @@ def dry_run(config: ml_collections.ConfigDict) -> str:
         dataset, splits["train"][:batch_size], image_size=size, percentile=config.data.intensity_percentile
     )
     rows = np.arange(batch_size, dtype=np.int32)[None]
-    (batch,) = DeviceLoader(slices, training.mesh).iterate(rows, steps_per_call=1)
+    loader = DeviceLoader(slices, training.mesh)
+    require_memory(config, training, loader)
+    (batch,) = loader.iterate(rows, steps_per_call=1)
     step: Any = training.train_step
     compiled = step.lower(training.state, batch).compile()
     memory = compiled.memory_analysis()

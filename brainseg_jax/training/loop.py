@@ -20,6 +20,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import tune_postprocessing, write_postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices, restore_variables
 from brainseg_jax.plots.learning_curves import learning_curves
+from brainseg_jax.training.memory import explain_memory, require_memory
 from brainseg_jax.training.preflight import check_no_leakage, open_splits
 from brainseg_jax.training.setup import setup_training
 from brainseg_jax.training.state import TrainState, current_learning_rate, observe_validation_loss, with_variables
@@ -52,8 +53,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
 
     Raises:
       InputError: a bad config or dataset, a workdir of another run, one in which another process trains or which was
-        deleted, or a loss that is not finite.
+        deleted, a loss or gradient that is not finite, or too little memory.
     """
+    with explain_memory(config):
+        _train(config, directory)
+
+
+def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
     dataset, splits = open_splits(config)
     starts_anew = not (directory / "checkpoints").is_dir()
     init_from = find_weights(config.train.init_from) if config.train.init_from and starts_anew else None
@@ -93,12 +99,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
                 for split in ("train", "validation")
             ]
             train_loader, validation_loader = make_loaders(slices, mesh, cache=config.data.cache)
+            require_memory(config, training, train_loader)
         title, drawn = describe_run(config, name=directory.resolve().name), -math.inf
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
                 learning_rate = current_learning_rate(state, training.optimizer)
-                state, train = _train_epoch(config, training.train_step, state, train_loader, epoch, checkpoints)
+                state, train = _train_epoch(
+                    config, training.train_step, state, train_loader, splits["train"], epoch, checkpoints
+                )
                 seconds = time.perf_counter() - start
                 validation = evaluate_slices(
                     training.evaluation_step,
@@ -165,6 +174,7 @@ def _train_epoch(
     train_step: TrainStep,
     state: TrainState,
     loader: SliceLoader,
+    slice_ids: np.ndarray,
     epoch: int,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, dict[str, float]]:
@@ -193,9 +203,15 @@ def _train_epoch(
 
     with bar:
         state, sums = run_epoch(train_step, state, loader, batches, steps_per_call=steps, progress=progress)
-    for step in np.flatnonzero(~np.isfinite(sums.loss))[:1]:
-        _require_finite(float(sums.loss[step]), f"loss at step {steps_before + step + 1}", config, checkpoints)
+    for step in np.flatnonzero(~(np.isfinite(sums.loss) & np.isfinite(sums.gradient_norm)))[:1]:
+        what = "gradient" if np.isfinite(sums.loss[step]) else "loss"
+        where = f"step {steps_before + step + 1}, of epoch {epoch}, with slices {_join(slice_ids[batches[step]])}"
+        _require_finite(math.nan, f"{what} at {where},", config, checkpoints)
     return state, mean_metrics(sums)
+
+
+def _join(values: np.ndarray) -> str:
+    return ", ".join(str(value) for value in values)
 
 
 def _print(message: str) -> None:

@@ -66,6 +66,13 @@ def setup_training(
         optimizer=optimizer,
         mesh=mesh,
         state=shard(state, replicated(mesh)),
-        train_step=make_train_step(model, optimizer, loss_function, augmentation, ema_decay=config.train.ema_decay),
-        evaluation_step=make_evaluation_step(model, loss_function),
+        train_step=make_train_step(
+            model,
+            optimizer,
+            loss_function,
+            augmentation,
+            ema_decay=config.train.ema_decay,
+            deterministic=config.deterministic,
+        ),
+        evaluation_step=make_evaluation_step(model, loss_function, deterministic=config.deterministic),
     )

@@ -53,6 +53,7 @@ def make_train_step(
     augmentation: Augmentation,
     *,
     ema_decay: float = 0.0,
+    deterministic: bool = False,
 ) -> TrainStep:
     """Makes the compiled training step; it takes over the memory of the state that it is given.
 
@@ -62,6 +63,7 @@ def make_train_step(
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
       augmentation: what happens to images and masks before the network sees them.
       ema_decay: of the EMA, where the state carries one.
+      deterministic: whether a GPU, too, gives the same bits twice.
 
     Returns:
       `train_step(state, step_batches)`: the state after the K batches, and their metrics. A step's randomness
@@ -90,15 +92,22 @@ def make_train_step(
         norm = optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
         return next_state, BatchMetrics(loss * count, dice.sum(), count, norm * count)
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=_options(deterministic))
     def train_step(state: TrainState, step_batches: StepBatches) -> tuple[TrainState, BatchMetrics]:
         return scan_batches(step, state, step_batches)
 
     return train_step
 
 
-def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> EvaluationStep:
+def make_evaluation_step(
+    model: nn.Module, loss_function: LossFunction, *, deterministic: bool = False
+) -> EvaluationStep:
     """Makes the compiled evaluation.
+
+    Args:
+      model: the network.
+      loss_function: (logits, masks) (B, H, W, 1) to (B,).
+      deterministic: whether a GPU, too, gives the same bits twice.
 
     Returns:
       `evaluation_step(state, step_batches, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
@@ -112,7 +121,7 @@ def make_evaluation_step(model: nn.Module, loss_function: LossFunction) -> Evalu
         sums = (losses * weights).sum(), (dice * weights).sum(), weights.sum()
         return state, BatchMetrics(*sums, gradient_norm=jnp.float32(0))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=_options(deterministic))
     def evaluation_step(state: TrainState, step_batches: StepBatches, weights: Array) -> BatchMetrics:
         return scan_batches(step, state, step_batches, weights)[1]
 
@@ -184,3 +193,8 @@ def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
     totals = {name: float(np.sum(of_batches, dtype=np.float64)) for name, of_batches in sums._asdict().items()}
     slices = totals.pop("slices")
     return {**{name: total / slices for name, total in totals.items()}, "slices": slices}
+
+
+def _options(deterministic: bool) -> dict[str, bool] | None:
+    """Returns XLA's options: without atomic additions, whose order is left to chance, on a GPU."""
+    return {"xla_gpu_deterministic_ops": True} if deterministic else None

@@ -1,4 +1,4 @@
-"""Many devices and many processes: one `Mesh` with one axis, along which the slices of a batch are divided.
+"""Many devices, of one or many processes: one `Mesh` with one axis, along which the slices of a batch are divided.
 
 Everything else (parameters, optimizer, statistics) is on every device. The compiled step is the same on one device and
 on many; XLA adds the sums over devices, those of batch norm among them, so that its statistics are the whole batch's.
@@ -14,31 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from brainseg_jax.errors import InputError
 
 AXIS = "batch"
-
-
-def initialize_distributed(cluster: str) -> None:
-    """Makes this process one of several that train together; before any other use of JAX.
-
-    Args:
-      cluster: "" for a process alone; "auto" where SLURM, Open MPI or a cloud's launcher tells who is who; or
-        "HOST:PORT,PROCESSES,PROCESS": the address of process 0, how many there are, and which this is, from 0.
-
-    Raises:
-      InputError: `cluster` is none of these, or the others cannot be reached.
-    """
-    if not cluster:
-        return
-    try:
-        if cluster == "auto":
-            jax.distributed.initialize()
-        else:
-            address, processes, process = cluster.split(",")
-            jax.distributed.initialize(address, int(processes), int(process))
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--cluster={cluster} did not work ({' '.join(str(error).split())[:200]}): give auto under SLURM, Open MPI "
-            "or a cloud's launcher, otherwise HOST:PORT,PROCESSES,PROCESS, for instance node1:1234,2,0."
-        ) from error
 
 
 def is_primary() -> bool:

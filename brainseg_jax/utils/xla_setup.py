@@ -17,7 +17,6 @@ RESTARTED = "BRAINSEG_JAX_RESTARTED"
 PARENT = "BRAINSEG_JAX_PARENT"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the option above
 
@@ -80,11 +79,6 @@ def use_fast_convolutions() -> None:
     release = tuple(int(part) for part in re.findall(r"\d+", metadata.version("jaxlib"))[:2])
     if FIRST_RELEASE <= release <= LAST_RELEASE:
         _add_xla_flag(EIGEN_CONVOLUTIONS)
-
-
-def use_deterministic_operations() -> None:
-    """Makes XLA use deterministic kernels on a GPU; some are slower."""
-    _add_xla_flag(DETERMINISTIC)
 
 
 def available_cores() -> int:

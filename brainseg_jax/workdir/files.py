@@ -99,7 +99,8 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
       InputError: there is no run, config.json is damaged or has a value outside its range, or a newer version made it.
     """
     config, path = get_config(), directory / "config.json"
-    settings = read_json(path, {f"{section}?": {} for section in config if section != "seed"})
+    sections = [name for name, value in config.items() if isinstance(value, ml_collections.ConfigDict)]
+    settings = read_json(path, {f"{section}?": {} for section in sections})
     model = settings.pop("model", {})  # whose fields are the network's own
     flat = flatten(settings)
     if unknown := sorted(flat.keys() - flatten(config.to_dict()).keys()):
@@ -226,6 +227,7 @@ def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds
 
 # What may change when a run is resumed: more epochs, the dataset in another place, other hardware, other masks.
 _MAY_CHANGE = (
+    "deterministic",
     "train.epochs",
     "train.steps_per_call",
     "data.data_dir",

@@ -90,7 +90,7 @@ def test_slices_that_do_not_fit_are_streamed(slices, monkeypatch):
     assert kinds("stream") == {StreamingLoader}
     assert kinds("auto") == {DeviceLoader}
     # 20 slices are padded to 24: one split takes 1.2 · nbytes, within half of 3 · nbytes; two do not.
-    monkeypatch.setattr("brainseg_jax.data.loaders._free_memory", lambda mesh: 3 * slices.nbytes)
+    monkeypatch.setattr("brainseg_jax.data.loaders.free_memory", lambda mesh: 3 * slices.nbytes)
     assert kinds("auto", splits=1) == {DeviceLoader}
     assert kinds("auto", splits=2) == {StreamingLoader}
 

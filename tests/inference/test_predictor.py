@@ -3,12 +3,14 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.data.figshare_brain_tumor.mat_file import RawSlice
+from brainseg_jax.errors import InputError
 from brainseg_jax.inference.find_images import find_images
 from brainseg_jax.inference.predict_files import predict_files
 from brainseg_jax.inference.predictor import Predictor
@@ -69,6 +71,28 @@ def test_a_image_gets_the_same_mask_alone_and_in_a_batch(predictor):
         assert probabilities.min() >= 0
         assert probabilities.max() <= 1
         np.testing.assert_allclose(predictor.probabilities([image])[0], probabilities, atol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(trained, monkeypatch):
+    predictor = Predictor.from_workdir(trained)
+    images = [np.random.default_rng(index).random((32, 32)) for index in range(9)]
+    together, predict, sizes = predictor.probabilities(images), predictor._predict, []
+
+    def with_room_for(count):
+        def run(variables, batch):
+            sizes.append(len(batch))
+            if len(batch) > count:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return predict(variables, batch)
+
+        return run
+
+    monkeypatch.setattr(predictor, "_predict", with_room_for(4))
+    np.testing.assert_allclose(predictor.probabilities(images), together, atol=1e-5)
+    assert sizes == [16, 8, 4, 4, 4]  # the last of nine takes the program of the four before
+    monkeypatch.setattr(predictor, "_predict", with_room_for(0))
+    with pytest.raises(InputError, match=r"does not suffice for one image of 32×32: .* set JAX_PLATFORMS=cpu"):
+        predictor.probabilities(images)
 
 
 def test_brightness_and_contrast_of_the_file_do_not_matter(predictor):

@@ -48,6 +48,12 @@ def read_tuned(folder):
     return read_postprocessing(folder, config, epoch=3, tta_flip=False)
 
 
+def test_a_system_that_cannot_reserve_space_trains_too(tmp_path, make_config, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate")  # macOS has none
+    train_and_evaluate(make_config(**TINY), tmp_path / "run")
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run", epochs=9)] == [1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [

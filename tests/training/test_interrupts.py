@@ -1,15 +1,24 @@
-"""A training that is interrupted or terminated ends with its code and goes on to the same end."""
+"""A training gives the same bits in another process, and one that is interrupted goes on to the same end."""
 
 import signal
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
+from brainseg_jax.workdir.files import read_config
 from tests.conftest import REPOSITORY
-from tests.helpers import rows_of
+from tests.helpers import latest_state, rows_of
 
-OPTIONS = {"data.image_size": 32, "model.start_filters": 2, "train.epochs": 4, "augmentation.flip": 0.5}
+OPTIONS = {
+    "data.image_size": 32,
+    "model.start_filters": 2,
+    "train.epochs": 4,
+    "augmentation.flip": 0.5,
+    "deterministic": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +33,13 @@ def whole(tmp_path_factory, command):
     workdir = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run([*command, f"--workdir={workdir}"], capture_output=True, check=True)
     return workdir
+
+
+def test_another_process_gives_the_same_bits(tmp_path, command, whole):
+    subprocess.run([*command, f"--workdir={tmp_path}/run"], capture_output=True, check=True)
+    assert rows_of(tmp_path / "run") == rows_of(whole)
+    states = [latest_state(run, read_config(run)) for run in (whole, tmp_path / "run")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -16,6 +16,7 @@ import brainseg_jax
 from brainseg_jax.config import get_config
 from brainseg_jax.data.augmentation import Augmentation
 from brainseg_jax.data.dataset import Dataset
+from brainseg_jax.data.loaders import epoch_batches
 from brainseg_jax.data.splits import make_splits
 from brainseg_jax.errors import InputError
 from brainseg_jax.models import UNet
@@ -126,11 +127,22 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
     before = rows_of(tmp_path / "run")
     monkeypatch.setattr(setup, "create_loss", lambda name: lambda logits, masks: logits.sum((1, 2, 3)) * jnp.nan)
     config.train.epochs = 2
-    with pytest.raises(InputError, match=r"loss .* is not finite: the last good checkpoint is that of epoch 1; lower"):
+    train_ids = np.array(read_splits(tmp_path / "run")["train"])
+    batches = epoch_batches(seed=0, epoch=2, slices=train_ids.size, batch_size=8)
+    slices = ", ".join(str(slice_id) for slice_id in train_ids[batches[0]])
+    message = (
+        rf"loss at step {len(batches) + 1}, of epoch 2, with slices {slices}, is not finite: the last good checkpoint "
+        "is that of epoch 1; lower"
+    )
+    with pytest.raises(InputError, match=message):
         train_and_evaluate(config, tmp_path / "run")
     assert rows_of(tmp_path / "run") == before
     assert int(latest_state(tmp_path / "run", config)["step"]) == before[0]["step"]
-    with pytest.raises(InputError, match="there is no checkpoint yet"):
+    # The square root has the value 0 and no derivative there.
+    monkeypatch.setattr(setup, "create_loss", lambda name: lambda logits, masks: jnp.sqrt(0 * logits).sum((1, 2, 3)))
+    with pytest.raises(
+        InputError, match=r"gradient at step 1, of epoch 1, .* is not finite: there is no checkpoint yet"
+    ):
         train_and_evaluate(config, tmp_path / "other")
 
 

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -104,13 +103,3 @@ def test_a_batch_that_devices_cannot_share_is_refused_with_sizes_that_work(monke
     message = rf"config\.train\.batch_size is {batch_size}, which 8 devices cannot share evenly: set it to {sizes},"
     with pytest.raises(InputError, match=message):
         make_mesh(batch_size=batch_size)
-
-
-def test_a_cluster_that_makes_no_sense_is_refused(run_script, tmp_path):
-    finished = run_script(
-        "train", f"--config={REPOSITORY / 'configs' / 'unet.py'}", f"--workdir={tmp_path}/run", "--cluster=node1"
-    )
-    assert finished.returncode == 1
-    assert "error: --cluster=node1 did not work" in finished.stderr
-    assert "HOST:PORT,PROCESSES,PROCESS" in finished.stderr
-    assert not Path(tmp_path / "run").exists()
