@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from brainseg_jax.errors import InputError
 
 
@@ -44,7 +47,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically: a killed process leaves the old file or the new one."""
+    """Writes a file atomically: a killed process or a full disk leaves the old file or the new one."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # Python names a file that cannot be opened, and none that cannot be written
+        raise
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes an image, (H, W) or (H, W, 3) uint8 or (H, W) uint16, as a PNG file atomically."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    write_bytes(path, content.getvalue())

@@ -1,6 +1,8 @@
 """Checkpoints of a run: the latest, to resume from, and the best, to keep."""
 
+import errno
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,14 @@ from orbax.checkpoint import checkpoint_managers
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.sharding import make_mesh, replicated
+
+# tensorstore tells them within long messages of its own.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a folder holds a complete checkpoint; it may hold the beginning of one."""
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
 
 
 def _goodness(metrics: dict[str, float]) -> float:
@@ -38,6 +48,8 @@ class Checkpoints:
                 best_fn=_goodness,
                 best_mode="max",
                 create=True,
+                # In the background, a folder that cannot be made would be waited for, for five minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
@@ -47,7 +59,11 @@ class Checkpoints:
     def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as problem:
+            if error is None:  # otherwise the training ends for another reason, which is told
+                raise self._unwritten(problem) from problem
 
     def latest_epoch(self) -> int | None:
         """Returns the epoch of the latest checkpoint, None where there is none."""
@@ -66,10 +82,15 @@ class Checkpoints:
           validation_loss: of that epoch; the lowest is the best.
 
         Raises:
+          InputError: this one or the one before could not be written, for instance because the disk is full.
           RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it in silence).
         """
         args = ocp.args.PyTreeSave(dict(tree))
-        if not self._manager.save(epoch, args=args, metrics={"validation_loss": float(validation_loss)}):
+        try:
+            saved = self._manager.save(epoch, args=args, metrics={"validation_loss": float(validation_loss)})
+        except Exception as error:
+            raise self._unwritten(error) from error
+        if not saved:
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
     def restore(
@@ -110,3 +131,12 @@ class Checkpoints:
                 f"{' '.join(str(error).split())[:200]}): {remedy}."
             ) from error
         return restored
+
+    def _unwritten(self, error: Exception) -> InputError:
+        """Says why a checkpoint could not be written; orbax and tensorstore have errors of many classes."""
+        text = " ".join(str(error).split())
+        reason = next((os.strerror(number) for number in _OF_THE_DISK if os.strerror(number) in text), text[:200])
+        return InputError(
+            f"A checkpoint in {self._directory} could not be written ({reason}): make room or rights there; those that "
+            "are complete are kept, and the same command goes on from there."
+        )

@@ -101,6 +101,8 @@ def read_source(table: Path, *, images: Path, masks: Path, seed: int) -> Source:
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
     """Returns the rows with a cell for each known column of the table, without surrounding blanks."""
+    if not table.is_file():
+        raise InputError(f"--table is {table}, which is no file: name a CSV file in UTF-8.")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the text
             header, *lines = [line for line in csv.reader(file) if any(line)] or [[]]
