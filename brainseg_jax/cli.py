@@ -66,7 +66,7 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell lets its background jobs ignore it
             signal.signal(signal.SIGINT, _interrupt)
-        sys.unraisablehook, sys.excepthook = _raise_again, _print_of_main_thread
+        sys.unraisablehook = _handle_unraisable
         xla_setup.set_up()
         logging.set_verbosity(logging.FATAL)  # the errors that libraries log they also raise
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
@@ -91,18 +91,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _raise_again(unraisable: Any) -> None:
-    """Sends an interrupt anew that came where Python must ignore all errors, as in the callbacks of its collector."""
+def _handle_unraisable(unraisable: Any) -> None:
+    """Handles an error where Python must ignore all, as in the callbacks of its collector: sends an interrupt anew.
+
+    Leaves out what tensorstore's threads print when a checkpoint could not be written, which is told by then.
+    """
     if isinstance(unraisable.exc_value, KeyboardInterrupt) and unraisable.exc_value.args:
         threading.Timer(0.1, os.kill, (os.getpid(), *unraisable.exc_value.args)).start()
-    else:
+    elif threading.current_thread() is threading.main_thread():
         sys.__unraisablehook__(unraisable)
-
-
-def _print_of_main_thread(*error: Any) -> None:
-    """Leaves out what tensorstore's threads print when a checkpoint could not be written, which is told by then."""
-    if threading.current_thread() is threading.main_thread():
-        sys.__excepthook__(*error)
 
 
 def _end_at_once_when_interrupted() -> None:

@@ -19,7 +19,7 @@ from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
 from brainseg_jax.plots.overlays import overlay
 from brainseg_jax.utils.files import write_png
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next file could not be written either
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the next file could not be written either
 
 
 class _Prediction(NamedTuple):

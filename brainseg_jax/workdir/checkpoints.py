@@ -16,7 +16,10 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.utils.sharding import make_mesh, replicated
 
 # tensorstore tells them within long messages of its own.
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+)
 
 
 def has_checkpoint(directory: Path) -> bool:
