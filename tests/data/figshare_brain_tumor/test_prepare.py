@@ -189,7 +189,7 @@ if __name__ == "__main__":
     command = [sys.executable, tmp_path / "program.py"]
     killed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    readers = [int(line) for line in killed.stdout.split()]
+    readers = [int(line) for line in killed.stdout.split() if line.isdigit()]
     assert readers
     deadline = time.monotonic() + 10
     while left := [one for one in readers if psutil.pid_exists(one)]:
