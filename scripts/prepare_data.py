@@ -38,11 +38,12 @@ def main() -> None:
     chosen = [*own[:1], *(flag.name for flag in (MANUAL_DIR, PHANTOM) if flag.value is not None)]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: name one of them.")
-    if own:
-        config, folder = "folder", prepare_own_slices(data_dir)
-    else:
-        config = "figshare" if PHANTOM.value is None else "phantom"
-        folder = prepare_archives(data_dir, config)
+    config = "folder" if own else "figshare" if PHANTOM.value is None else "phantom"
+    try:
+        folder = prepare_own_slices(data_dir) if own else prepare_archives(data_dir, config)
+    except OSError as error:
+        error.filename = error.filename or str(data_dir)  # a full disk names no file
+        raise
     metadata = Dataset(str(data_dir), config=config).metadata
     print(f"The dataset is in {folder}.\n{describe_metadata(metadata)}")
     if config == "figshare":

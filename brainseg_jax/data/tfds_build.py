@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import refusal_of_disk
 
 SOURCE_FILE = "source.json"
 
@@ -44,7 +45,7 @@ def build(
       The folder of the build.
 
     Raises:
-      InputError: a slice is invalid, or a build from another source exists and `overwrite` is False.
+      InputError: a slice is invalid, a build from another source exists and `overwrite` is False, or the disk is full.
     """
     existing = create(data_dir)
     folder = Path(existing.data_path)
@@ -73,6 +74,14 @@ def build(
         if folder.exists():
             folder.rename(unfinished / "replaced")  # whole or not at all, which a deletion is not
         finished.rename(folder)
+    except Exception as error:
+        # An error that names its file may be of one that is read.
+        if not getattr(error, "filename", None) and (reason := refusal_of_disk(error)):
+            raise InputError(
+                f"The dataset could not be written to {data_dir} ({reason}): make room or rights there, or name "
+                "another --data_dir."
+            ) from error
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -1,8 +1,10 @@
 """Reads JSON files and writes files atomically."""
 
 import csv
+import errno
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,19 @@ import numpy as np
 from PIL import Image
 
 from brainseg_jax.errors import InputError
+
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+)
+
+
+def refusal_of_disk(error: Exception) -> str:
+    """Returns what the system says of a file that cannot be written, "" if an error is of another kind.
+
+    Libraries in C++ have errors of their own classes for it, with the system's words within long messages.
+    """
+    return next((os.strerror(number) for number in _OF_THE_DISK if os.strerror(number) in str(error)), "")
 
 
 def read_json(path: Path) -> Any:

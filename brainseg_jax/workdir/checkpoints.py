@@ -1,8 +1,6 @@
 """Checkpoints of a run: the latest, to resume from, and the best, to keep."""
 
-import errno
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +11,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import refusal_of_disk
 from brainseg_jax.utils.sharding import make_mesh, replicated
-
-# tensorstore tells them within long messages of its own.
-_OF_THE_DISK = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
-)
 
 
 def has_checkpoint(directory: Path) -> bool:
@@ -136,9 +129,8 @@ class Checkpoints:
         return restored
 
     def _unwritten(self, error: Exception) -> InputError:
-        """Says why a checkpoint could not be written; orbax and tensorstore have errors of many classes."""
-        text = " ".join(str(error).split())
-        reason = next((os.strerror(number) for number in _OF_THE_DISK if os.strerror(number) in text), text[:200])
+        """Says why a checkpoint could not be written."""
+        reason = refusal_of_disk(error) or " ".join(str(error).split())[:200]
         return InputError(
             f"A checkpoint in {self._directory} could not be written ({reason}): make room or rights there; those that "
             "are complete are kept, and the same command goes on from there."

@@ -22,6 +22,7 @@ from brainseg_jax.data.figshare_brain_tumor import Builder, archives, mat_file, 
 from brainseg_jax.data.phantom import generate
 from brainseg_jax.errors import InputError
 from tests.conftest import REPOSITORY
+from tests.helpers import files_of_at_most
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,13 @@ def test_nothing_stays_of_a_killed_build_nor_in_the_temporary_folder(small_archi
     assert build(small_archives, tmp_path / "data") == folder  # which is whole and stays
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["figshare_brain_tumor"]
     assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(small_archives, tmp_path):
+    message = r"The dataset could not be written to .*data \(File too large\): make room or rights there"
+    with files_of_at_most(20_000), pytest.raises(InputError, match=message):
+        build(small_archives, tmp_path / "data")
+    assert not [*(tmp_path / "data").iterdir()]
 
 
 def test_readers_end_when_the_program_that_started_them_is_killed(small_archives, tmp_path):
