@@ -34,7 +34,7 @@ TINY = {"train.epochs": 3, "data.image_size": 16, "model.start_filters": 1, "aug
 SAME = "the same as undisturbed"
 TRACEBACK, BEGUN = "Traceback (most recent call last)", "cli.run(main)"
 # Which commands are tried, in turn: those that take longer come less often.
-TURNS = ("train", "prepare_data", "predict", "evaluate", "train", "cross_validate", "predict", "train", "evaluate")
+TURNS = ("train", "predict", "prepare_data", "predict", "train", "evaluate", "train", "cross_validate", "evaluate")
 # Names of files that are being written; none may be there when a command has ended by itself.
 UNFINISHED = ("unfinished", "orbax-checkpoint-tmp", "incomplete")
 
