@@ -1,16 +1,20 @@
 """What every script shares: flags in, exit code out."""
 
+import contextlib
 import difflib
 import errno
+import os
 import re
 import runpy
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from absl import app, flags, logging
@@ -22,8 +26,12 @@ from brainseg_jax.utils import xla_setup
 # What a disk, a user's rights or a name that is taken may do to any program; others are mistakes of ours.
 _OF_THE_SYSTEM = {
     getattr(errno, name, None)
-    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "EEXIST", "ELOOP", "ENAMETOOLONG")
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE", "EPIPE"),
+        *("ENOTDIR", "EISDIR", "EEXIST", "ELOOP", "ENAMETOOLONG"),
+    )
 } - {None}
+_INTERRUPTED = "interrupted; what was complete is kept, and the same command goes on from there"
 
 
 def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
@@ -31,7 +39,7 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
 
     An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
     program with one sentence on standard error and exit code 1. An interrupt ends it with exit code 130, SIGTERM with
-    143, both when what is being written is whole.
+    143, both when what is being written is whole. One that comes while Python ends ends it at once.
 
     Args:
       main: the program.
@@ -48,29 +56,56 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
             )
         try:
             main(*values)
-        except KeyboardInterrupt as interrupt:
-            print("interrupted; what was complete is kept, and the same command goes on from there", file=sys.stderr)
-            sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+            sys.stdout.flush()
         except Exception as error:
             _fail(_explain(error))
+        _end_at_once_when_interrupted()
 
-    signal.signal(signal.SIGTERM, _terminate)
-    xla_setup.end_with_parent()
-    xla_setup.set_up()
-    logging.set_verbosity(logging.ERROR)
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    # A shell replaces "~" at the beginning of a word only, not behind "--name=".
-    home = str(Path("~").expanduser())
-    sys.argv = [re.sub(r"(?<=[=,])~(?=/|$)", home, word) if word[:2] == "--" else word for word in sys.argv]
-    app.run(guarded, flags_parser=_parse)
+    try:
+        xla_setup.end_with_parent()
+        signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell lets its background jobs ignore it
+            signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _handle_unraisable
+        xla_setup.set_up()
+        logging.set_verbosity(logging.FATAL)  # the errors that libraries log they also raise
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+        # A shell replaces "~" at the beginning of a word only, not behind "--name=".
+        home = str(Path("~").expanduser())
+        sys.argv = [re.sub(r"(?<=[=,])~(?=/|$)", home, word) if word[:2] == "--" else word for word in sys.argv]
+        app.run(guarded, flags_parser=_parse)
+    except KeyboardInterrupt as interrupt:
+        _end_at_once_when_interrupted()
+        _end(_INTERRUPTED, 128 + interrupt.args[0] if interrupt.args else 130)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what takes machines away sends it first."""
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles SIGINT, and SIGTERM, which what takes machines away sends first: raises, but ends at once in an import.
+
+    C++ modules crash on an error in the middle of their import, and some Python modules go on without a part.
+    """
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _end(_INTERRUPTED, 128 + number)
+        frame = frame.f_back
+    raise KeyboardInterrupt(number)
 
 
-def _terminate(*_: Any) -> None:
-    raise _Terminated
+def _handle_unraisable(unraisable: Any) -> None:
+    """Handles an error where Python must ignore all, as in the callbacks of its collector: sends an interrupt anew.
+
+    Leaves out what tensorstore's threads print when a checkpoint could not be written, which is told by then.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt) and unraisable.exc_value.args:
+        threading.Timer(0.1, os.kill, (os.getpid(), *unraisable.exc_value.args)).start()
+    elif threading.current_thread() is threading.main_thread():
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_at_once_when_interrupted() -> None:
+    """Leaves interrupts to the system: while Python ends, nothing is left that could be unfinished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run_program() -> None:
@@ -100,6 +135,9 @@ def _parse(arguments: list[str]) -> list[str]:
     for word in arguments:
         if word in ("--config=", "--workdir=", "--weights=", "--input=", "--output=", "--out="):
             _fail(f"{word[:-1]} is empty: name a place, or leave it out.")
+        config = Path(word.removeprefix("--config="))
+        if word.startswith("--config=") and config.exists() and not config.is_file():  # a pipe would be waited for
+            _fail(f"{word} names no file: give one that is written as configs/unet.py is.")
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
@@ -157,5 +195,13 @@ def _explain_config(error: BaseException) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    _end(f"error: {message}", 1)
+
+
+def _end(message: str, code: int) -> None:
+    """Ends the program without what libraries do when Python ends: after a full disk, that would be more errors."""
+    print(message, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the disk may be full that it is written to
+            stream.flush()
+    os._exit(code)

@@ -1,6 +1,6 @@
 """Prepares the dataset: `python scripts/prepare_data.py [--manual_dir=DIR]`, `--phantom=40`, or your own slices."""
 
-import tempfile
+import shutil
 from pathlib import Path
 
 from absl import flags
@@ -38,11 +38,12 @@ def main() -> None:
     chosen = [*own[:1], *(flag.name for flag in (MANUAL_DIR, PHANTOM) if flag.value is not None)]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other: name one of them.")
-    if own:
-        config, folder = "folder", prepare_own_slices(data_dir)
-    else:
-        config = "figshare" if PHANTOM.value is None else "phantom"
-        folder = prepare_archives(data_dir, config)
+    config = "folder" if own else "figshare" if PHANTOM.value is None else "phantom"
+    try:
+        folder = prepare_own_slices(data_dir) if own else prepare_archives(data_dir, config)
+    except OSError as error:
+        error.filename = error.filename or str(data_dir)  # a full disk names no file
+        raise
     metadata = Dataset(str(data_dir), config=config).metadata
     print(f"The dataset is in {folder}.\n{describe_metadata(metadata)}")
     if config == "figshare":
@@ -65,9 +66,11 @@ def prepare_archives(data_dir: Path, config: str) -> Path:
     from brainseg_jax.data.figshare_brain_tumor import archives, prepare
     from brainseg_jax.data.phantom import generate
 
-    with tempfile.TemporaryDirectory() as temporary:
+    phantoms = data_dir / "unfinished_phantom_archives"  # a killed process leaves them, and the next one removes them
+    shutil.rmtree(phantoms, ignore_errors=True)
+    try:
         if PHANTOM.value is not None:
-            manual_dir = Path(temporary)
+            manual_dir = phantoms
             generate.write_archives(manual_dir, patients=PHANTOM.value, seed=SEED.value)
         elif MANUAL_DIR.value:
             manual_dir = Path(MANUAL_DIR.value).expanduser()
@@ -83,6 +86,8 @@ def prepare_archives(data_dir: Path, config: str) -> Path:
         return prepare.build_dataset(
             source, manual_dir=manual_dir, data_dir=data_dir, config=config, overwrite=OVERWRITE.value
         )
+    finally:
+        shutil.rmtree(phantoms, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What the tests of steps, of runs and of recipes share."""
 
+import contextlib
 import json
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,17 @@ def latest_state(directory, config):
 def rows_of(directory):
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Lets this process write no file of more bytes: what a full disk does, also to root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 NO_AUGMENTATION = Augmentation(**get_config().augmentation)

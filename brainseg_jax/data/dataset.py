@@ -1,5 +1,6 @@
 """Reads metadata and samples from the prepared TFDS dataset."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +58,7 @@ class Dataset:
           config: one of `BUILDERS`.
 
         Raises:
-          InputError: the dataset does not exist or is not in the array_record format.
+          InputError: the dataset does not exist, is not in the array_record format, or cannot be read.
         """
         if config not in BUILDERS:
             raise InputError(f"config.data.dataset is {config!r}: set it to one of {', '.join(BUILDERS)}.")
@@ -74,13 +75,15 @@ class Dataset:
             )
         record = Path(builder.data_path) / SOURCE_FILE
         self.fingerprint: str = read_json(record)["fingerprint"] if record.exists() else ""
+        self._remedy = f"run `{command} --overwrite`, or name the --data_dir where it is now"
         self._sources = builder.as_data_source()
         without_pixels = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
-        rows = {
-            int(row["slice_id"]): (split, index, row["patient_id"].decode(), int(row["label"]) + 1, int(row["fold"]))
-            for split, source in builder.as_data_source(decoders=without_pixels).items()
-            for index, row in enumerate(source)
-        }
+        with self._explained():
+            rows = {
+                int(row["slice_id"]): (split, i, row["patient_id"].decode(), int(row["label"]) + 1, int(row["fold"]))
+                for split, source in builder.as_data_source(decoders=without_pixels).items()
+                for i, row in enumerate(source)
+            }
         self._rows = dict(sorted(rows.items()))
         _, _, patient_ids, labels, folds = zip(*self._rows.values(), strict=True)
         self.metadata = SliceMetadata(
@@ -101,7 +104,7 @@ class Dataset:
         """Reads slices in the order of `slice_ids`.
 
         Raises:
-          InputError: the dataset has no slice with one of the ids.
+          InputError: the dataset has no slice with one of the ids, or its files are gone or damaged.
         """
         for slice_id in slice_ids:
             if int(slice_id) not in self._rows:
@@ -109,5 +112,17 @@ class Dataset:
                     f"The dataset has no slice {slice_id}: name the --data_dir that the run was trained with."
                 )
             split, index, *_ = self._rows[int(slice_id)]
-            row = self._sources[split][index]
+            with self._explained():
+                row = self._sources[split][index]
             yield Sample(int(slice_id), row["image"], row["mask"], float(row["pixel_spacing_mm"]))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Makes one sentence of what array_record and TFDS raise, in many classes, for files that cannot be read."""
+        try:
+            yield
+        except Exception as error:
+            problem = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"The dataset {self.name} was moved, deleted or damaged ({problem}): {self._remedy}."
+            ) from error

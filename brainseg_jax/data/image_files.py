@@ -48,6 +48,9 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
       InputError: the file is in none of the formats, damaged or too large, has values that are not finite, or the
         library that reads its format is not installed.
     """
+    if not path.is_file():  # reading from a pipe would wait for ever
+        problem = "is no file but a folder, a pipe, a socket or a device" if path.exists() else "is missing"
+        raise InputError(f"{path} {problem}: name an image file.")
     format_ = format_of(path)
     try:
         match format_:

@@ -10,8 +10,18 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import refusal_of_disk
 
 SOURCE_FILE = "source.json"
+
+
+def without_bucket(info: tfds.core.DatasetInfo) -> tfds.core.DatasetInfo:
+    """Lets a dataset that is not built do without what TFDS knew of it in Google's storage.
+
+    TFDS no longer asks there, but makes an empty folder in TMPDIR for the answer, each time, and leaves it.
+    """
+    vars(info)["initialize_from_bucket"] = lambda: None
+    return info
 
 
 def build(
@@ -35,10 +45,13 @@ def build(
       The folder of the build.
 
     Raises:
-      InputError: a slice is invalid, or a build from another source exists and `overwrite` is False.
+      InputError: a slice is invalid, a build from another source exists and `overwrite` is False, or the disk is full.
     """
     existing = create(data_dir)
     folder = Path(existing.data_path)
+    # The new build replaces an existing one only when it is complete.
+    unfinished = data_dir / f"unfinished_{existing.builder_config.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a killed process
     if folder.exists():
         record = folder / SOURCE_FILE
         fingerprint = json.loads(record.read_text())["fingerprint"] if record.exists() else None
@@ -51,18 +64,24 @@ def build(
             )
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    # The new build replaces an existing one only when it is complete.
-    unfinished = data_dir / f"unfinished_{existing.builder_config.name}"
-    shutil.rmtree(unfinished, ignore_errors=True)  # from a killed process
     try:
         builder = create(unfinished)
         downloads = tfds.download.DownloadConfig(manual_dir=str(manual_dir) if manual_dir else None)
         builder.download_and_prepare(file_format="array_record", download_config=downloads)
         finished = Path(builder.data_path)
         (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(unfinished / "replaced")  # whole or not at all, which a deletion is not
         finished.rename(folder)
+    except Exception as error:
+        # An error that names its file may be of one that is read.
+        if not getattr(error, "filename", None) and (reason := refusal_of_disk(error)):
+            raise InputError(
+                f"The dataset could not be written to {data_dir} ({reason}): make room or rights there, or name "
+                "another --data_dir."
+            ) from error
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from PIL import Image
 
 from brainseg_jax.data.dataset import BUILDERS, Dataset
 from brainseg_jax.data.splits import SPLITS, has_folds, patients_of
@@ -23,7 +22,7 @@ from brainseg_jax.inference.ensemble import Ensemble
 from brainseg_jax.inference.postprocessing import tune_postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.calibration import Calibration
-from brainseg_jax.utils.files import read_json, write_json
+from brainseg_jax.utils.files import read_json, write_json, write_png
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.files import (
     describe_run,
@@ -127,7 +126,7 @@ def evaluate(
         scores.append(score_slice(sample, mask, **about_slice))
         calibration = calibration.add(probabilities, sample.mask)
         if save_masks:
-            Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{sample.slice_id}.png")
+            write_png(masks / f"{sample.slice_id}.png", mask.astype(np.uint8) * 255)
     summary = {
         "split": split,
         "dataset": dataset.name,

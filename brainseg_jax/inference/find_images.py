@@ -1,6 +1,7 @@
 """Finds the image files that a user names."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
       InputError: one of `inputs` names no file, a file is in no known format, or two would give masks of one name.
     """
     found: dict[Path, None] = {}
-    folder, written = output.resolve(), PredictionTable(output).owners
+    folder, written = os.path.realpath(output), PredictionTable(output).owners
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_file():
@@ -37,7 +38,7 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
             names = sorted(map(Path, glob.glob(str(path), recursive=True)))
         names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
         # What earlier calls wrote is no image; what else is there may be one.
-        names = [one for one in names if one.parent.resolve() != folder or one.name not in written]
+        names = [one for one in names if os.path.realpath(one.parent) != folder or one.name not in written]
         if not names:
             raise InputError(
                 f"--input={name} names no image: give a file, a folder of images, or a quoted pattern such as "

@@ -1,13 +1,12 @@
 """Masks of image files."""
 
-import io
+import errno
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from brainseg_jax.data.formats import dicom, nifti
 from brainseg_jax.data.formats.image_slice import ImageSlice
@@ -18,7 +17,9 @@ from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.prediction_table import PredictionTable, measure, slice_name
 from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
 from brainseg_jax.plots.overlays import overlay
-from brainseg_jax.utils.files import write_bytes
+from brainseg_jax.utils.files import write_png
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the next file could not be written either
 
 
 class _Prediction(NamedTuple):
@@ -60,7 +61,8 @@ def predict_files(
       For each file its path and why it could not be read or written; "" when all is done.
 
     Raises:
-      InputError: the folder cannot be made, or holds a file of one of those names that no earlier call wrote.
+      InputError: the folder cannot be made, is full or read-only, or holds a file of one of those names that no earlier
+        call wrote.
     """
     table = PredictionTable(output)
     table.check(paths)
@@ -79,6 +81,12 @@ def predict_files(
             _write(done, table, segmenter.postprocessing, axis=axis, probabilities=probabilities)
         except InputError as error:
             yield path, str(error)
+        except OSError as error:
+            reason = f"{error.filename or output} cannot be written ({error.strerror})"
+            reason += ": free space, or name another --output."
+            if error.errno in _NO_ROOM:
+                raise InputError(reason) from error
+            yield path, reason
         else:
             if on_slice:
                 for one in done:
@@ -136,17 +144,10 @@ def _write(
             volumes["probabilities.nii.gz"] = [one.probabilities for one in predictions]
     for name in (*pictures, *(f"{stem_of(path)}_{ending}" for ending in volumes)):
         table.check_name(name, path)
-    try:
-        table.append(rows)  # first: after an interruption it says which files are not the user's
-        for name, picture in pictures.items():
-            content = io.BytesIO()
-            Image.fromarray(picture).save(content, format="PNG")
-            write_bytes(output / name, content.getvalue())
-        for ending, volume in volumes.items():
-            nifti.write_volume(output / f"{stem_of(path)}_{ending}", path, volume, axis=axis)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or output} cannot be written ({error.strerror}): free space, or name another --output."
-        ) from error
+    table.append(rows)  # first: after an interruption it says which files are not the user's
+    for name, picture in pictures.items():
+        write_png(output / name, picture)
+    for ending, volume in volumes.items():
+        nifti.write_volume(output / f"{stem_of(path)}_{ending}", path, volume, axis=axis)
     if format_ == "DICOM":
         dicom.write_segmentation(output / f"{stem_of(path)}_mask.dcm", path, masks)

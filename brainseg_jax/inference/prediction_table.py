@@ -1,7 +1,9 @@
 """The table predictions.csv: what was measured in each slice, and which files were written."""
 
 import csv
+import io
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,12 +46,15 @@ class PredictionTable:
         """
         self.path, self._rows = folder / FILE, dict[tuple[str, str], Mapping[str, str]]()
         self.owners: dict[str, Path] = {}
+        self._is_whole = False  # whether the file holds just the rows
         if self.path.exists():
             with self.path.open(newline="", errors="replace") as file:
-                reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise InputError(f"{self.path} is there and not of this program: name another --output.")
-                self._take(reader)
+                text = file.read()
+            # A killed process may leave the beginning of a row.
+            reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise InputError(f"{self.path} is there and not of this program: name another --output.")
+            self._take(reader)
 
     def check(self, paths: Sequence[Path]) -> None:
         """Checks that no file would be written over but those that earlier calls wrote for the same image.
@@ -75,16 +80,22 @@ class PredictionTable:
             raise InputError(f"{self.path.parent / name} is of {owner} and not of {path}: name another --output.")
 
     def append(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Adds rows at the end of the file, which takes the same time however long it is."""
-        if not self.path.exists():
-            write_csv(self.path, COLUMNS, [])
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(rows)
+        """Adds rows at the end of the file, which takes the same time however long it is; all of them or none."""
+        if not self._is_whole:
+            self.finish()
+        before = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(rows)
+        except OSError:
+            os.truncate(self.path, before)
+            raise
         self._take(rows)
 
     def finish(self) -> None:
         """Writes the file anew, with the last row of each slice only."""
         write_csv(self.path, COLUMNS, self._rows.values())
+        self._is_whole = True
 
     def _take(self, rows: Iterable[Mapping[str, str]]) -> None:
         for row in rows:

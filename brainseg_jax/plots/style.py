@@ -53,7 +53,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         dpi *= 0.95 * math.sqrt(_MAX_BYTES / len(content))
         content = _render(figure, dpi)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        error.filename = str(path)  # Python names a file that cannot be opened, and none that cannot be written
+        raise
 
 
 def _render(figure: Figure, dpi: float) -> bytes:

@@ -29,7 +29,7 @@ from brainseg_jax.training.tensorboard import TensorBoard
 from brainseg_jax.utils.locks import lock_folder
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import is_primary, replicated, shard
-from brainseg_jax.workdir.checkpoints import Checkpoints
+from brainseg_jax.workdir.checkpoints import Checkpoints, has_checkpoint
 from brainseg_jax.workdir.files import (
     check_resumable,
     describe_run,
@@ -61,7 +61,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
 
 def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
     dataset, splits = open_splits(config)
-    starts_anew = not (directory / "checkpoints").is_dir()
+    starts_anew = not has_checkpoint(directory / "checkpoints")
     init_from = find_weights(config.train.init_from) if config.train.init_from and starts_anew else None
     if init_from:
         check_no_leakage(init_from, config, splits, dataset.metadata)
@@ -101,6 +101,9 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
             train_loader, validation_loader = make_loaders(slices, mesh, cache=config.data.cache)
             require_memory(config, training, train_loader)
         title, drawn = describe_run(config, name=directory.resolve().name), -math.inf
+        curves = directory / "figures" / "learning_curves.png"
+        if is_primary() and first_epoch > config.train.epochs:  # the call that trained may have ended before it drew
+            learning_curves(rows, curves, title=title)
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
                 start = time.perf_counter()
@@ -131,15 +134,17 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
                     "seconds_since_start": time.time() - psutil.Process().create_time(),
                 }
                 rows.append(row)
+                if is_primary():
+                    if not (directory / "config.json").exists():
+                        raise InputError(f"{directory} was deleted or moved while it was trained: train again.")
+                    # Before the checkpoint: a row without one is left out when the run is resumed.
+                    write_metrics(directory, rows)
                 checkpoints.save(epoch, vars(state), validation_loss=validation["loss"])
                 if not is_primary():
                     continue
-                if not (directory / "config.json").exists():
-                    raise InputError(f"{directory} was deleted or moved while it was trained: train again.")
-                write_metrics(directory, rows)
                 tensorboard.add_row(row, epoch=epoch)
                 if epoch == config.train.epochs or time.perf_counter() - drawn > SECONDS_BETWEEN_DRAWINGS:
-                    learning_curves(rows, directory / "figures" / "learning_curves.png", title=title)
+                    learning_curves(rows, curves, title=title)
                     if jax.process_count() == 1:  # otherwise all of them would have to predict
                         tensorboard.add_predictions(training.model, state, slices[1], epoch=epoch)
                     drawn = time.perf_counter()

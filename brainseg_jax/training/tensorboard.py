@@ -1,6 +1,8 @@
 """What a training shows in TensorBoard: a scalar for each column of metrics.jsonl, and predictions on validation."""
 
+import contextlib
 import functools
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +11,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 from jax import Array
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from brainseg_jax.data.packing import PackedSlices, unpack
 from brainseg_jax.models import Network
@@ -21,11 +25,18 @@ COLUMNS = 4
 
 
 class TensorBoard:
-    """Writes the files of TensorBoard in tensorboard/ of a workdir; use as a context manager."""
+    """Writes the files of TensorBoard in tensorboard/ of a workdir; use as a context manager.
+
+    Written by this thread: tensorboardX's own queue is written by another one, which a full disk ends with a traceback,
+    and then blocks for ever.
+    """
 
     def __init__(self, directory: Path, *, first_epoch: int) -> None:
         """Opens the files; what an interrupted call wrote of `first_epoch` and later is not shown."""
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first_epoch)
+        folder = directory / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._write(first_epoch, session_log=SessionLog(status=SessionLog.START))
 
     def __enter__(self) -> Self:  # noqa: D105
         return self
@@ -33,12 +44,14 @@ class TensorBoard:
     def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):  # a full disk has been told by the last flush
+            self._writer.close()
 
     def add_row(self, row: Mapping[str, float], *, epoch: int) -> None:
         """Writes a scalar for each value of a row of metrics.jsonl."""
         for name, value in row.items():
-            self._writer.add_scalar(name, value, epoch)
+            self._write(epoch, summary=summary.scalar(name, value))
+        self._writer.flush()
 
     def add_predictions(self, model: Network, state: TrainState, slices: PackedSlices, *, epoch: int) -> None:
         """Writes a picture of the predictions of the first `SHOWN` slices, in the colours of `difference`."""
@@ -51,7 +64,11 @@ class TensorBoard:
         pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % COLUMNS)
         rows = [np.concatenate(pictures[first : first + COLUMNS], axis=1) for first in range(0, len(pictures), COLUMNS)]
         grid = np.concatenate(rows, axis=0)
-        self._writer.add_image("validation_predictions", grid, epoch, dataformats="HWC")
+        self._write(epoch, summary=summary.image("validation_predictions", grid, dataformats="HWC"))
+        self._writer.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 @functools.partial(jax.jit, static_argnums=0)

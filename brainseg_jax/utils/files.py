@@ -1,14 +1,32 @@
 """Reads JSON files and writes files atomically."""
 
 import csv
+import errno
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.json_shape import find_misfit
+
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+)
+
+
+def refusal_of_disk(error: Exception) -> str:
+    """Returns what the system says of a file that cannot be written, "" if an error is of another kind.
+
+    Libraries in C++ have errors of their own classes for it, with the system's words within long messages.
+    """
+    return next((os.strerror(number) for number in _OF_THE_DISK if os.strerror(number) in str(error)), "")
 
 
 def read_json(path: Path, shape: Any = None) -> Any:
@@ -71,7 +89,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically: a killed process leaves the old file or the new one."""
+    """Writes a file atomically: a killed process or a full disk leaves the old file or the new one."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # Python names a file that cannot be opened, and none that cannot be written
+        raise
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes an image, (H, W) or (H, W, 3) uint8 or (H, W) uint16, as a PNG file atomically."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    write_bytes(path, content.getvalue())

@@ -20,9 +20,15 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 EIGEN_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 FIRST_RELEASE, LAST_RELEASE = (0, 10), (0, 12)  # of jaxlib, whose XLA has the option above
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
 
 def set_up() -> None:
-    """Applies all settings; for scripts only, since huge pages may restart the program."""
+    """Applies all settings; for scripts only, since huge pages may restart the program.
+
+    The restarted program begins with SIGINT and SIGTERM blocked, since nobody handles them during its imports, and lets
+    them through here.
+    """
     use_huge_pages()
     folder = compilation_cache()
     if folder:
@@ -38,13 +44,16 @@ def end_with_parent() -> None:
     A training that outlives the script that started it would write to the same folder as the next one. Also restores
     the handling of interrupts, which background jobs of a shell ignore.
     """
-    parent = os.environ.pop(PARENT, "")
-    if not parent:
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if parent := os.environ.pop(PARENT, ""):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_with(int(parent))
+
+
+def end_with(parent: int) -> None:
+    """Ends this process when the process of that id, which must be its parent, ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
+    if os.getppid() != parent:
         sys.exit(1)  # the parent has already ended
 
 
@@ -54,11 +63,15 @@ def use_huge_pages() -> None:
     XLA allocates the memory of every step anew. With pages of 4 KiB this takes a fifth of a training step on a CPU.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if platform.libc_ver()[0] != "glibc" or "glibc.malloc.hugetlb" in tunables or RESTARTED in os.environ:
+    if platform.libc_ver()[0] != "glibc":
+        return
+    if "glibc.malloc.hugetlb" in tunables or RESTARTED in os.environ:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
         return
     os.environ["GLIBC_TUNABLES"] = f"{tunables}:{HUGE_PAGES}" if tunables else HUGE_PAGES
     os.environ[RESTARTED] = "1"  # avoids a loop if GLIBC_TUNABLES is dropped (setuid)
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

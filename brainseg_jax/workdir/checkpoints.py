@@ -14,7 +14,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from brainseg_jax.errors import InputError
+from brainseg_jax.utils.files import refusal_of_disk
 from brainseg_jax.utils.sharding import make_mesh, replicated
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a folder holds a complete checkpoint; it may hold the beginning of one."""
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
 
 
 def _goodness(metrics: dict[str, float]) -> float:
@@ -52,6 +58,8 @@ class Checkpoints:
             best_fn=_goodness,
             best_mode="max",
             create=True,
+            # In the background, a folder that cannot be made would be waited for, for five minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         with self._named():
             self._manager = ocp.CheckpointManager(self._directory, options=options)
@@ -62,7 +70,11 @@ class Checkpoints:
     def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as problem:
+            if error is None:  # otherwise the training ends for another reason, which is told
+                raise self._unwritten(problem) from problem
 
     def latest_epoch(self) -> int | None:
         """Returns the epoch of the latest checkpoint, None where there is none."""
@@ -83,11 +95,16 @@ class Checkpoints:
           validation_loss: of that epoch; the lowest is the best.
 
         Raises:
+          InputError: this one or the one before could not be written, for instance because the disk is full.
           RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it in silence).
         """
         args, metrics = ocp.args.PyTreeSave(dict(tree)), {"validation_loss": float(validation_loss)}
         checksums = {name: _checksum(part) for name, part in tree.items()}
-        if not self._manager.save(epoch, args=args, metrics=metrics, custom_metadata={"sha256": checksums}):
+        try:
+            saved = self._manager.save(epoch, args=args, metrics=metrics, custom_metadata={"sha256": checksums})
+        except Exception as error:
+            raise self._unwritten(error) from error
+        if not saved:
             raise RuntimeError(f"{self._directory} already holds a checkpoint of epoch {epoch}.")
 
     def restore(
@@ -145,3 +162,11 @@ class Checkpoints:
                 f"The checkpoints in {self._directory} are damaged ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}): remove the damaged one, or name another --workdir."
             ) from error
+
+    def _unwritten(self, error: Exception) -> InputError:
+        """Says why a checkpoint could not be written."""
+        reason = refusal_of_disk(error) or " ".join(str(error).split())[:200]
+        return InputError(
+            f"A checkpoint in {self._directory} could not be written ({reason}): make room or rights there; those that "
+            "are complete are kept, and the same command goes on from there."
+        )

@@ -15,6 +15,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.inference.find_images import find_images
 from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.predict_files import predict_files
+from tests.helpers import files_of_at_most
 
 KINDS = ("mask", "overlay", "probabilities")
 
@@ -153,6 +154,39 @@ def test_masks_of_another_image_of_the_same_name_are_not_written_over(tmp_path):
     tifffile.imwrite(tmp_path / "y.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
     with pytest.raises(InputError, match=r"y_001_mask\.png is there and not listed"):
         list(predict_files(Brightness(), [tmp_path / "y.tif"], tmp_path / "out"))
+
+
+def test_a_full_disk_ends_the_work_and_leaves_no_half_file(tmp_path):
+    paths = [save(tmp_path / "in" / f"{name}.png") for name in "abc"]
+    out, done = tmp_path / "out", []
+    predicted = predict_files(Brightness(), paths, out)
+    done.append(next(predicted))
+    room = (out / "predictions.csv").stat().st_size + 30  # for half a row
+    with files_of_at_most(room), pytest.raises(InputError, match=r"cannot be written \(File too large\): free space"):
+        done += predicted
+    assert done == [(paths[0], "")]
+    assert sorted(path.name for path in out.iterdir()) == ["a_mask.png", "a_overlay.png", "predictions.csv"]
+    assert [row["mask"] for row in read_table(out)] == ["a_mask.png"]
+    assert list(predict_files(Brightness(), paths, out)) == [(path, "") for path in paths]
+    assert [row["mask"] for row in read_table(out)] == ["a_mask.png", "b_mask.png", "c_mask.png"]
+
+
+@pytest.mark.parametrize("left", [1, 20, -1])
+def test_half_a_row_of_a_killed_process_is_no_row(tmp_path, left):
+    paths = [save(tmp_path / "in" / f"{name}.png") for name in "ab"]
+    list(predict_files(Brightness(), paths, tmp_path / "out"))
+    table = tmp_path / "out" / "predictions.csv"
+    whole = table.read_text()
+    *first, last = whole.splitlines(keepends=True)
+    table.write_text("".join(first) + last[:left])
+    for name in ("b_mask.png", "b_overlay.png"):  # which follow the row
+        (tmp_path / "out" / name).unlink()
+    list(predict_files(Brightness(), [save(tmp_path / "c.png")], tmp_path / "out"))
+    assert [row["mask"] for row in read_table(tmp_path / "out")] == ["a_mask.png", "c_mask.png"]
+    list(predict_files(Brightness(), paths, tmp_path / "out"))
+    assert sorted(table.read_text().splitlines()[:1] + whole.splitlines()[1:]) == sorted(
+        line for line in table.read_text().splitlines() if "/c.png" not in line
+    )
 
 
 def test_an_output_that_cannot_be_made_is_refused(tmp_path):

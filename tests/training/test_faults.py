@@ -54,6 +54,33 @@ def test_a_system_that_cannot_reserve_space_trains_too(tmp_path, make_config, mo
     assert [row["epoch"] for row in read_metrics(tmp_path / "run", epochs=9)] == [1]
 
 
+def test_the_beginning_of_a_checkpoint_is_none_and_the_run_starts_as_it_would(tmp_path, make_config):
+    (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+    # Of another network, so that they are refused where they are looked at.
+    config = make_config(**TINY, **{"train.init_from": "unet_strong_64_to_128_family"})
+    with pytest.raises(InputError, match=r"start from a run of the same network"):
+        train_and_evaluate(config, tmp_path)
+
+
+def test_a_kill_right_after_a_checkpoint_loses_no_row(tmp_path, make_config, monkeypatch):
+    config = make_config(**{**TINY, "train.epochs": 2})
+    save = loop.Checkpoints.save
+
+    def and_end(self, epoch, *arguments, **options):
+        save(self, epoch, *arguments, **options)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Checkpoints, "save", and_end)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / "run")
+    monkeypatch.undo()
+    (tmp_path / "run" / "figures" / "learning_curves.png").unlink(missing_ok=True)
+    train_and_evaluate(config, tmp_path / "run")
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run", epochs=2)] == [1, 2]
+    assert (tmp_path / "run" / "figures" / "learning_curves.png").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [

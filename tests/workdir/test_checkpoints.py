@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.workdir.checkpoints import Checkpoints
+from brainseg_jax.workdir.checkpoints import Checkpoints, has_checkpoint
+from tests.helpers import files_of_at_most
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,11 @@ def test_a_part_comes_back_alone(tmp_path, state):
 
 
 def test_an_unfinished_write_does_not_count(tmp_path, state):
+    (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
+    assert not has_checkpoint(tmp_path)
     save_all(tmp_path, state, [0.5])
+    assert has_checkpoint(tmp_path)
+    assert not (tmp_path / "1.orbax-checkpoint-tmp").exists()
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_epoch() == 1
@@ -91,6 +96,29 @@ def test_damaged_notes_about_the_best_are_named(tmp_path, state, content):
         Checkpoints(tmp_path) as checkpoints,
     ):
         checkpoints.best_epoch()
+
+
+def test_a_full_disk_is_told_and_what_was_complete_stays(tmp_path, state, capfd):
+    save_all(tmp_path, state, [0.5])
+    message = r"A checkpoint in .* could not be written \(File too large\): make room or rights there"
+    with files_of_at_most(300), pytest.raises(InputError, match=message), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, at_epoch(state, 2), validation_loss=0.4)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_epoch() == 1
+        restored = checkpoints.restore(1, jax.eval_shape(lambda: state))
+        jax.tree.map(np.testing.assert_array_equal, restored, at_epoch(state, 1))
+        checkpoints.save(2, at_epoch(state, 2), validation_loss=0.4)
+    assert {path.name for path in tmp_path.iterdir()} == {"2"}
+
+
+def test_an_error_of_the_training_comes_before_that_of_its_last_checkpoint(tmp_path, state):
+    def train():
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, state, validation_loss=0.5)
+            raise ZeroDivisionError
+
+    with files_of_at_most(300), pytest.raises(ZeroDivisionError):
+        train()
 
 
 def test_an_empty_folder_and_another_network_are_refused(tmp_path, state):

@@ -99,10 +99,12 @@ def find_source(manual_dir: Path) -> Source:
     """
     if not manual_dir.is_dir():
         raise InputError(f"manual_dir {manual_dir} is not a folder: name the folder with the dataset's zips.")
-    zips = [(path, "") for path in sorted(manual_dir.iterdir()) if path.suffix.lower() == ".zip"]
-    zips += [
-        (path, inner) for path, _ in zips for inner in sorted(_open_zip(path).namelist()) if inner.endswith(".zip")
-    ]
+    paths = [path for path in sorted(manual_dir.iterdir()) if path.suffix.lower() == ".zip"]
+    for path in (*paths, *sorted(manual_dir.rglob("*.mat"))):
+        if not path.is_file():  # reading from a pipe would wait for ever
+            raise InputError(f"{path} is no file but a folder, a pipe or a link to nothing: remove it.")
+    zips = [(path, "") for path in paths]
+    zips += [(path, inner) for path in paths for inner in sorted(_open_zip(path).namelist()) if inner.endswith(".zip")]
     found, fold_files = list[RawSliceFile](), dict[str, bytes]()
     for path, inner_zip in zips:
         archive = _open_zip(path, inner_zip)

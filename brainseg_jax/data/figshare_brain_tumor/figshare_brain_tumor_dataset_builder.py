@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from brainseg_jax.data.dataset_info import FOLDS, LABELS, PIXEL_SPACING_MM
 from brainseg_jax.data.figshare_brain_tumor import archives
+from brainseg_jax.data.tfds_build import without_bucket
 from brainseg_jax.errors import InputError
 
 
@@ -33,7 +34,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     readers: concurrent.futures.Executor | None = None  # processes that read the source; None: this process
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
+        info = self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
                     "slice_id": np.int32,
@@ -48,6 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             homepage=archives.ARTICLE,
             disable_shuffling=True,
         )
+        return without_bucket(info)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         source = archives.find_source(Path(dl_manager.manual_dir))

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 from brainseg_jax.data import tfds_build
@@ -32,9 +34,15 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     """
     facts = {"fingerprint": source.fingerprint, "slices": len(source.slices), "from": str(manual_dir)}
     # Spawned, not forked: JAX has threads.
+    count, spawn = min(xla_setup.available_cores(), MAX_READERS), multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        min(xla_setup.available_cores(), MAX_READERS), multiprocessing.get_context("spawn")
+        count, spawn, initializer=xla_setup.end_with, initargs=(os.getpid(),)
     ) as readers:
+        # A terminal interrupts all processes at once. Only this one shall say so: the readers inherit what it blocks.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        for _ in range(count):  # each starts one
+            readers.submit(os.getpid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
         def create(root: Path) -> Builder:
             builder = Builder(config=config, data_dir=root)

@@ -28,7 +28,7 @@ class OwnSlices(tfds.core.GeneratorBasedBuilder):
     slices: tuple[OwnSlice, ...] = ()  # what is built; not needed to open what was built
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        info = tfds.core.DatasetInfo(
             builder=self,
             description="Slices with masks.",
             features=tfds.features.FeaturesDict(
@@ -45,6 +45,7 @@ class OwnSlices(tfds.core.GeneratorBasedBuilder):
             ),
             disable_shuffling=True,
         )
+        return tfds_build.without_bucket(info)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         self.info.features["label"].names = sorted({one.label for one in self.slices})

@@ -18,7 +18,7 @@ def read_levels(path: Path) -> np.ndarray:
       InputError: the file is missing or cannot be read, has a value that is not finite, or all its pixels are equal.
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        levels = _read(path).astype(np.float32)
+        levels = read_image(path).astype(np.float32)
     if not np.isfinite(levels).all():
         raise InputError(f"{path} has values that are not finite (NaN, or beyond float32)")
     if levels.min() == levels.max():
@@ -32,15 +32,9 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
       InputError: the file is missing or cannot be read, or its values are not 0 and at most one other.
     """
-    values = _read(path)
+    values = read_image(path)
     found = np.unique(values)
     if found.size > 2 or 0 not in found:
         named = ", ".join(f"{value:g}" for value in found[:SHOWN]) + (", …" if found.size > SHOWN else "")
         raise InputError(f"{path} is not a mask: its values are {named}, not 0 and one other")
     return (values != 0).astype(np.uint8)
-
-
-def _read(path: Path) -> np.ndarray:
-    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
-        raise InputError(f"{path} is missing")
-    return read_image(path)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def read_source(table: Path, *, images: Path, masks: Path, seed: int) -> Source:
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
     """Returns the rows with a cell for each known column of the table, without surrounding blanks."""
+    if not table.is_file():
+        raise InputError(f"--table is {table}, which cannot be read (it is no file): name a CSV file in UTF-8.")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the text
             text = file.read()
@@ -161,11 +164,11 @@ def _parse(number: int, row: dict[str, str], images: Path, masks: Path, report: 
 
 def _check_together(rows: list[dict[str, str]], images: Path, report: Callable[[str], None]) -> None:
     """Reports images that are named twice and patients in several folds."""
-    first: dict[Path, int] = {}
+    first: dict[str, int] = {}
     folds: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         where = f"slice {number} ({row['image']})"
-        if row["image"] and (same := first.setdefault((images / row["image"]).resolve(), number)) != number:
+        if row["image"] and (same := first.setdefault(os.path.realpath(images / row["image"]), number)) != number:
             report(f"{where}: slice {same} has the same image")
         if (
             row["patient"]

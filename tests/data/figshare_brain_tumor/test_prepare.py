@@ -1,10 +1,17 @@
 """From archives to the TFDS dataset: equal bit for bit, and a build is replaced only on demand."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 import zipfile
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow_datasets as tfds
 
@@ -14,6 +21,8 @@ from brainseg_jax.data.dataset_info import LABELS
 from brainseg_jax.data.figshare_brain_tumor import Builder, archives, mat_file, prepare
 from brainseg_jax.data.phantom import generate
 from brainseg_jax.errors import InputError
+from tests.conftest import REPOSITORY
+from tests.helpers import files_of_at_most
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +155,51 @@ def test_a_missing_dataset_is_refused_with_the_command_that_makes_it(tmp_path):
         Dataset(str(tmp_path), config="phantom")
     with pytest.raises(InputError, match=r"config\.data\.dataset is 'brats'"):
         Dataset(str(tmp_path), config="brats")
+
+
+def test_nothing_stays_of_a_killed_build_nor_in_the_temporary_folder(small_archives, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    folder = build(small_archives, tmp_path / "data")
+    (tmp_path / "data" / "unfinished_phantom" / "part").mkdir(parents=True)
+    assert build(small_archives, tmp_path / "data") == folder  # which is whole and stays
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["figshare_brain_tumor"]
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(small_archives, tmp_path):
+    message = r"The dataset could not be written to .*data \(File too large\): make room or rights there"
+    with files_of_at_most(20_000), pytest.raises(InputError, match=message):
+        build(small_archives, tmp_path / "data")
+    assert not [*(tmp_path / "data").iterdir()]
+
+
+def test_readers_end_when_the_program_that_started_them_is_killed(small_archives, tmp_path):
+    program = f"""
+import os, signal, psutil
+from brainseg_jax.data.figshare_brain_tumor import archives, prepare
+if __name__ == "__main__":
+    read = archives.read_slices
+    def and_die(files, *, readers):
+        for one in psutil.Process().children():
+            print(one.pid, flush=True)
+        list(read(files, readers=readers))
+        os.kill(os.getpid(), signal.SIGKILL)
+    archives.read_slices = and_die
+    from pathlib import Path
+    folder = Path({str(small_archives)!r})
+    source = archives.find_source(folder)
+    data = Path({str(tmp_path / "data")!r})
+    prepare.build_dataset(source, manual_dir=folder, data_dir=data, config="phantom", overwrite=False)
+"""
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, tmp_path / "program.py"]
+    killed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    readers = [int(line) for line in killed.stdout.split() if line.isdigit()]
+    assert readers
+    deadline = time.monotonic() + 10
+    while left := [one for one in readers if psutil.pid_exists(one)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
