@@ -7,7 +7,8 @@ from flax import linen as nn
 from jax import Array
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.models.layers import Network, UpConv2x2, batch_norm, he_normal, max_pool
+from brainseg_jax.models.batch_norm import BatchNorm
+from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, max_pool, relu
 
 
 class DoubleConv(nn.Module):
@@ -41,9 +42,9 @@ class DoubleConv(nn.Module):
             dtype=self.dtype,
             name=f"conv_{number}",
         )(inputs)
-        if self.batch_norm:
-            hidden = batch_norm(name=f"norm_{number}", dtype=self.dtype, train=train)(hidden)
-        return nn.relu(hidden)
+        if not self.batch_norm:
+            return relu(hidden)
+        return BatchNorm(train, relu=True, dtype=self.dtype, name=f"norm_{number}")(hidden)
 
 
 class UNet(Network):
