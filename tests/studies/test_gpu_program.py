@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.config import load_config
 from brainseg_jax.errors import InputError
+from brainseg_jax.models import create_model
 from brainseg_jax.studies.gpu_program import cards, compile, hlo, programs, report
 from brainseg_jax.studies.gpu_program.floor import count_floor
 from brainseg_jax.studies.gpu_program.kernels import list_kernels
@@ -157,28 +158,32 @@ def here():
 
 
 # Dilated maps are for gradients of convolutions with stride 2: in LinkNet two at each of four stages, in U-Net none.
-@pytest.mark.parametrize(("name", "strided"), [("unet_strong", 0), ("linknet", 8)])
-def test_a_bfloat16_step_has_no_float32_convolution_and_none_over_dilated_maps(here, name, strided):
-    config = load_config(f"{__file__.rsplit('/', 3)[0]}/configs/{name}.py")
-    config.model.update(start_filters=4, dtype="bfloat16")
-    config.data.image_size = 64
-    function, arguments = programs.make_program(config, "train", here)
-    text = function.lower(*arguments).as_text()
+@pytest.mark.parametrize(("name", "changes", "strided"), [("unet", {"batch_norm": True}, 0), ("linknet", {}, 8)])
+def test_bfloat16_gradients_have_no_float32_convolution_and_none_over_dilated_maps(name, changes, strided):
+    model = create_model({"name": name, "start_filters": 4, "dtype": "bfloat16", **changes})
+    images = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def loss(params, rest, images):
+        return model.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"])[0].sum()
+
+    rest = {"batch_stats": variables["batch_stats"]}
+    text = jax.jit(jax.grad(loss)).lower(variables["params"], rest, images).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert len(convolutions) > 50
     assert not [line for line in convolutions if "f32" in line.split(" : ")[-1]]
-    assert len([line for line in convolutions if "lhs_dilate = [2, 2]" in line]) == strided
-    assert len([line for line in convolutions if "lhs_dilate" in line]) == strided
+    dilations = [re.search(r"lhs_dilate = (\[.*?\])", line) for line in convolutions]
+    assert [found[1] for found in dilations if found and found[1] != "[1, 1]"] == strided * ["[2, 2]"]
 
 
-@pytest.mark.parametrize("task", programs.TASKS)
+@pytest.mark.parametrize("task", ["train_epoch", "evaluate", "predict"])
 def test_every_program_is_described_without_an_array(here, task):
     config = load_config(f"{__file__.rsplit('/', 3)[0]}/configs/unet_strong.py")
     config.model.start_filters = 2
     config.data.image_size = 16
     function, arguments = programs.make_program(config, task, here)
     results = jax.eval_shape(function, *arguments)
-    leading = {"train": (1,), "train_epoch": (1961 // 16,), "evaluate": (1,)}
+    leading = {"train_epoch": (1961 // 16,), "evaluate": (1,)}
     if task == "predict":
         assert results.shape == (16, 16, 16, 1)
     else:
@@ -198,7 +203,7 @@ def test_a_card_is_described_to_xla_and_an_unknown_one_is_refused():
 def test_the_page_compares_with_before(tmp_path):
     kernels = list_kernels(hlo.parse(PROGRAM))
     entry = {
-        "compile_seconds": 1.0,
+        "compile_cpu_seconds": 1.0,
         "memory": {"arguments": 1, "temporaries": 2, "peak": 3 * 10**9, "share_of_card": 0.25},
         "bytes": 4 * 10**9,
         "floor": {"bytes": 10**9, "flops": 10**12},
