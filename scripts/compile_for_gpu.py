@@ -11,8 +11,9 @@ from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 
 GPU = flags.DEFINE_list("gpu", ["h100"], "Cards: h100, a100, rtx4090, rtx2070, t4.")
-RECIPES = ["unet", "unet_strong", "linknet", "linknet_strong"]
-CONFIGS = flags.DEFINE_list("configs", RECIPES, "Names of files in configs/.")
+CONFIGS = flags.DEFINE_list(
+    "configs", ["unet", "unet_strong", "linknet", "linknet_strong"], "Names of files in configs/."
+)
 TASKS = flags.DEFINE_list("tasks", ["train", "train_epoch", "evaluate", "predict"], "Programs of each config.")
 DTYPES = flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Those of the computation.")
 DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of GPUs that share a batch, each with the recipe's batch.")

@@ -156,6 +156,31 @@ def convolution(inputs: Array, kernel: Array, window_strides: tuple[int, int], p
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
+def to_one_channel(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """`jax.lax.conv_general_dilated` for a 1×1 kernel (1, 1, C, 1), with gradients that are no convolutions.
+
+    On a GPU they become part of the kernels before and after: cuDNN writes the inputs' gradient, the largest map there
+    is, to memory, from where the next kernel reads it again.
+    """
+    return _to_one_channel(inputs, kernel)
+
+
+@jax.custom_vjp
+def _to_one_channel(inputs: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _one_channel_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    inputs, kernel = saved
+    of_kernel = (inputs.astype(jnp.float32) * gradient.astype(jnp.float32)).sum((0, 1, 2))
+    return gradient * kernel[0, 0, :, 0], of_kernel.astype(kernel.dtype).reshape(kernel.shape)
+
+
+_to_one_channel.defvjp(
+    lambda inputs, kernel: (_to_one_channel(inputs, kernel), (inputs, kernel)), _one_channel_backward
+)
+
+
 class UpConv3x3(nn.Module):
     """A 3×3 transposed convolution with stride 2, which doubles both sides; no bias.
 

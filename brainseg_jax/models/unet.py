@@ -8,7 +8,7 @@ from jax import Array
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.models.batch_norm import BatchNorm
-from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, max_pool, relu
+from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, max_pool, relu, to_one_channel
 
 
 class DoubleConv(nn.Module):
@@ -81,8 +81,15 @@ class UNet(Network):
             hidden = UpConv2x2(features, dtype=self.dtype, name=f"up_conv_{level + 1}")(hidden)
             hidden = jnp.concatenate([skips[level], hidden], axis=-1)
             hidden = self._double_conv(level, f"up_{level + 1}")(hidden, train=train)
-        bias_init = nn.initializers.constant(self.prior_logit)
-        return nn.Conv(1, (1, 1), kernel_init=he_normal, bias_init=bias_init, dtype=self.dtype, name="logits")(hidden)
+        return nn.Conv(
+            1,
+            (1, 1),
+            kernel_init=he_normal,
+            bias_init=nn.initializers.constant(self.prior_logit),
+            conv_general_dilated=to_one_channel,
+            dtype=self.dtype,
+            name="logits",
+        )(hidden)
 
     def _double_conv(self, level: int, name: str) -> DoubleConv:
         features = self.start_filters * 2**level

@@ -47,7 +47,7 @@ def make_mesh(card: Card, *, devices: int) -> Mesh:
     except Exception as error:
         raise InputError(
             f"this JAX cannot compile for {card.title} ({' '.join(str(error).split())[:200]}): make an environment "
-            "with pip install 'jax[cuda12]' -e . and run this script with its Python."
+            "with pip install -e '.[cuda12]' and run this script with its Python."
         ) from error
     return topologies.make_mesh(topology, (devices,), (AXIS,))
 
