@@ -59,12 +59,12 @@ def _page(content: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
     lines = [
         "# What our programs are on a GPU",
         f"Written by `scripts/compile_for_gpu.py` at commit {content['commit']}, jax {content['versions']['jax']}, "
-        "from programs that were compiled for a GPU without one. Nothing was run: times are the least that the card's data "
-        "sheet allows, not measurements.",
+        "from programs that were compiled for a GPU without one. Nothing was run: times are the least that the card's "
+        "data sheet allows, not measurements.",
         "Bytes are those that each kernel reads and writes, from the shapes in the compiled program; what caches save "
         "is not known. The floor is what convolutions and matrix products alone read and write. FLOPs are theirs. "
-        f"Memory is that of one device, with the {TRAINING_SLICES:,} training slices of the published split in it and "
-        "without the memory that cuDNN works in, which is chosen on the card. Programs are counted as a call runs "
+        f"Memory is that of one device, with the {TRAINING_SLICES:,} training slices of the published split in it "
+        "and without the memory that cuDNN works in, which is chosen on the card. Programs are counted as a call runs "
         "them: that of an epoch has all its steps.",
         "## Time and memory",
         markdown.table(
