@@ -115,6 +115,7 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ("save_results", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("draw_published_curves", ["--workdir=nowhere"], r"nowhere/config\.json is missing"),
         ("export", ["--weights=nowhere", "--output=out", "--formats=torch"], "names torch: choose from onnx"),
+        ("compile_for_gpu", ["--gpu=h1000", "--output=out"], "--gpu is 'h1000': set it to one of h100, a100"),
         ("draw_networks", ["--image_size=100", "--output=out"], "multiple of 64"),
     ],
 )

@@ -100,6 +100,22 @@ def depth_to_space(inputs: Array) -> Array:
     return blocks.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
+@jax.custom_jvp
+def relu(inputs: Array) -> Array:
+    """ReLU whose gradient is read off its output, which the next layer keeps anyway.
+
+    `jax.nn.relu` reads it off the input: then a GPU must write that to memory too, and cuDNN cannot compute
+    convolution, bias and ReLU in one pass. Behind batch norm `jax.nn.relu` reads less: its input is computed anew.
+    """
+    return jnp.maximum(inputs, 0)
+
+
+@relu.defjvp
+def _differentiate_relu(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    outputs = relu(primals[0])
+    return outputs, jnp.where(outputs == 0, 0, tangents[0])  # XLA turns "outputs > 0" into "inputs > 0"
+
+
 def max_pool(inputs: Array, *, window: int) -> Array:
     """Max pooling with stride 2 and, for windows of 3, padding behind the last row and column.
 
@@ -138,6 +154,31 @@ def convolution(inputs: Array, kernel: Array, window_strides: tuple[int, int], p
     rows, columns = inputs.shape[1:3]
     patches = [padded[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def to_one_channel(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """`jax.lax.conv_general_dilated` for a 1×1 kernel (1, 1, C, 1), with gradients that are no convolutions.
+
+    On a GPU they become part of the kernels before and after: cuDNN writes the inputs' gradient, the largest map there
+    is, to memory, from where the next kernel reads it again.
+    """
+    return _to_one_channel(inputs, kernel)
+
+
+@jax.custom_vjp
+def _to_one_channel(inputs: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _one_channel_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    inputs, kernel = saved
+    of_kernel = (inputs.astype(jnp.float32) * gradient.astype(jnp.float32)).sum((0, 1, 2))
+    return gradient * kernel[0, 0, :, 0], of_kernel.astype(kernel.dtype).reshape(kernel.shape)
+
+
+_to_one_channel.defvjp(
+    lambda inputs, kernel: (_to_one_channel(inputs, kernel), (inputs, kernel)), _one_channel_backward
+)
 
 
 class UpConv3x3(nn.Module):
@@ -196,18 +237,3 @@ class UpConv2x2(nn.Module):
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
         return outputs
-
-
-def batch_norm(*, name: str, dtype: Any, train: bool, offset: float = 0.0) -> nn.BatchNorm:
-    """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) as both networks use it; its statistics are float32.
-
-    `offset` is what it adds at first.
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        bias_init=nn.initializers.constant(offset),
-        name=name,
-    )

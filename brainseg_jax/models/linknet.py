@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from brainseg_jax.models.batch_norm import BatchNorm
 from brainseg_jax.models.layers import (
     Network,
     UpConv2x2,
     UpConv3x3,
-    batch_norm,
     convolution,
     he_normal,
     max_pool,
+    relu,
 )
 
 
@@ -52,8 +53,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(inputs)
-        hidden = batch_norm(name="norm", dtype=self.dtype, train=train)(hidden)
-        return nn.relu(hidden) if self.relu else hidden
+        return BatchNorm(train, relu=self.relu, dtype=self.dtype, name="norm")(hidden)
 
 
 class UpConvNorm(nn.Module):
@@ -71,7 +71,7 @@ class UpConvNorm(nn.Module):
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) to (B, 2H, 2W, features); batch norm uses the batch's statistics if `train`."""
         hidden = UpConv3x3(self.features, dtype=self.dtype, name="conv")(inputs)
-        return nn.relu(batch_norm(name="norm", dtype=self.dtype, train=train)(hidden))
+        return BatchNorm(train, relu=True, dtype=self.dtype, name="norm")(hidden)
 
 
 class ResidualBlock(nn.Module):
@@ -98,7 +98,7 @@ class ResidualBlock(nn.Module):
             shortcut = nn.Conv(
                 self.features, (1, 1), strides, kernel_init=he_normal, dtype=self.dtype, name="shortcut"
             )(inputs)
-        return nn.relu(hidden + shortcut)
+        return relu(hidden + shortcut)
 
 
 class DecoderBlock(nn.Module):
@@ -157,4 +157,4 @@ class LinkNet(Network):
         hidden = UpConvNorm(narrow, self.dtype, name="end_1")(hidden, train=train)
         hidden = ConvNorm(narrow, 3, dtype=self.dtype, name="end_2")(hidden, train=train)
         logits = UpConv2x2(1, use_bias=False, dtype=self.dtype, name="logits")(hidden)
-        return batch_norm(name="norm", dtype=self.dtype, train=train, offset=self.prior_logit)(logits)
+        return BatchNorm(train, offset=self.prior_logit, dtype=self.dtype, name="norm")(logits)

@@ -7,7 +7,8 @@ from flax import linen as nn
 from jax import Array
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.models.layers import Network, UpConv2x2, batch_norm, he_normal, max_pool
+from brainseg_jax.models.batch_norm import BatchNorm
+from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, max_pool, relu, to_one_channel
 
 
 class DoubleConv(nn.Module):
@@ -41,9 +42,9 @@ class DoubleConv(nn.Module):
             dtype=self.dtype,
             name=f"conv_{number}",
         )(inputs)
-        if self.batch_norm:
-            hidden = batch_norm(name=f"norm_{number}", dtype=self.dtype, train=train)(hidden)
-        return nn.relu(hidden)
+        if not self.batch_norm:
+            return relu(hidden)
+        return BatchNorm(train, relu=True, dtype=self.dtype, name=f"norm_{number}")(hidden)
 
 
 class UNet(Network):
@@ -80,8 +81,15 @@ class UNet(Network):
             hidden = UpConv2x2(features, dtype=self.dtype, name=f"up_conv_{level + 1}")(hidden)
             hidden = jnp.concatenate([skips[level], hidden], axis=-1)
             hidden = self._double_conv(level, f"up_{level + 1}")(hidden, train=train)
-        bias_init = nn.initializers.constant(self.prior_logit)
-        return nn.Conv(1, (1, 1), kernel_init=he_normal, bias_init=bias_init, dtype=self.dtype, name="logits")(hidden)
+        return nn.Conv(
+            1,
+            (1, 1),
+            kernel_init=he_normal,
+            bias_init=nn.initializers.constant(self.prior_logit),
+            conv_general_dilated=to_one_channel,
+            dtype=self.dtype,
+            name="logits",
+        )(hidden)
 
     def _double_conv(self, level: int, name: str) -> DoubleConv:
         features = self.start_filters * 2**level

@@ -48,31 +48,43 @@ def setup_training(
     Raises:
       InputError: a value of the config is outside its range, or the devices cannot share a batch evenly.
     """
-    model = create_model(config.model)
+    model, optimizer = create_model(config.model), create_optimizer(**config.optimizer, epochs=config.train.epochs)
+    train_step, evaluation_step = make_steps(config, model, optimizer)
+    mesh = mesh or make_mesh(batch_size=config.train.batch_size)
+    state = create_state(config, model, optimizer, steps_per_epoch=steps_per_epoch)
+    return TrainingSetup(model, optimizer, mesh, shard(state, replicated(mesh)), train_step, evaluation_step)
+
+
+def make_steps(
+    config: ml_collections.ConfigDict, model: Network, optimizer: OptimizerSpec
+) -> tuple[TrainStep, EvaluationStep]:
+    """Makes the compiled steps of training and evaluation; they compile when they are first called.
+
+    Raises:
+      InputError: a value of the config is outside its range.
+    """
     loss_function = create_loss(config.train.loss)
     augmentation = Augmentation(**config.augmentation)
-    optimizer = create_optimizer(**config.optimizer, epochs=config.train.epochs)
-    mesh = mesh or make_mesh(batch_size=config.train.batch_size)
-    state = create_train_state(
+    train_step = make_train_step(
+        model,
+        optimizer,
+        loss_function,
+        augmentation,
+        ema_decay=config.train.ema_decay,
+        deterministic=config.deterministic,
+    )
+    return train_step, make_evaluation_step(model, loss_function, deterministic=config.deterministic)
+
+
+def create_state(
+    config: ml_collections.ConfigDict, model: Network, optimizer: OptimizerSpec, *, steps_per_epoch: int
+) -> TrainState:
+    """Makes the state before the first step, on the default device."""
+    return create_train_state(
         jax.random.key(config.seed),
         model,
         optimizer,
         image_size=config.data.image_size,
         steps_per_epoch=steps_per_epoch,
         with_ema=config.train.ema_decay > 0,
-    )
-    return TrainingSetup(
-        model=model,
-        optimizer=optimizer,
-        mesh=mesh,
-        state=shard(state, replicated(mesh)),
-        train_step=make_train_step(
-            model,
-            optimizer,
-            loss_function,
-            augmentation,
-            ema_decay=config.train.ema_decay,
-            deterministic=config.deterministic,
-        ),
-        evaluation_step=make_evaluation_step(model, loss_function, deterministic=config.deterministic),
     )

@@ -124,6 +124,7 @@ def apply_gradients(
     Returns:
       The state after the step.
     """
+    gradients = jax.tree.map(_in_order_of_parameters, gradients)
     updates, opt_state = optimizer.transformation.update(gradients, state.opt_state, state.params)
     rate = optimizer.learning_rate(state.step / state.steps_per_epoch)
     if optimizer.plateau:
@@ -137,6 +138,15 @@ def apply_gradients(
     return state.replace(  # type: ignore[attr-defined]
         step=state.step + 1, **weights, opt_state=opt_state, ema=ema
     )
+
+
+def _in_order_of_parameters(gradient: Array) -> Array:
+    """Lays a gradient out in memory as its parameter is.
+
+    On a GPU the gradients of convolutions come transposed. Where the optimizer read them so, XLA would compute it in
+    new memory and then copy parameters and both moments to the old.
+    """
+    return jax.lax.optimization_barrier(gradient.reshape(-1)).reshape(gradient.shape)
 
 
 def _copy(tree: Any) -> Any:

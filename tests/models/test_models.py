@@ -271,3 +271,27 @@ def test_dropout_is_random_in_training_only():
 def test_bad_settings_are_refused_by_name(changes, field):
     with pytest.raises(InputError, match=field):
         create_model({"name": "unet", "start_filters": 4, **changes})
+
+
+def test_relu_and_its_gradient_are_those_of_jax():
+    inputs = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, -jnp.inf])
+    outputs, pull = jax.vjp(layers.relu, inputs)
+    expected, expected_pull = jax.vjp(nn.relu, inputs)
+    np.testing.assert_array_equal(outputs, expected)
+    factors = jnp.arange(1.0, 8.0)
+    np.testing.assert_array_equal(pull(factors)[0], expected_pull(factors)[0])
+    assert jnp.isnan(layers.relu(jnp.array([jnp.nan])))  # a training that breaks is seen
+
+
+def test_a_convolution_to_one_channel_and_its_gradients_are_those_of_jax():
+    inputs = jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+    kernel, factors = jax.random.normal(jax.random.key(1), (1, 1, 6, 1)), jnp.arange(60.0).reshape(3, 4, 5, 1)
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    expected, expected_pull = jax.vjp(
+        lambda *of: jax.lax.conv_general_dilated(*of, (1, 1), "SAME", **layout), inputs, kernel
+    )
+    outputs, pull = jax.vjp(lambda *of: layers.to_one_channel(*of, (1, 1), "SAME", **layout), inputs, kernel)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    for ours, other in zip(pull(factors), expected_pull(factors), strict=True):
+        assert ours.shape == other.shape
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-3)

@@ -1,6 +1,5 @@
 """Reads an image and its mask from files and refuses what cannot be trained on."""
 
-import os
 from pathlib import Path
 
 import numpy as np
