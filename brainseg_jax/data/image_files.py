@@ -1,6 +1,7 @@
 """Reads images from files of any format that the package knows."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def format_of(path: Path) -> str | None:
     for format_, suffixes in FORMATS.items():
         if name.endswith(suffixes):
             return format_
-    return "DICOM" if path.is_file() and dicom.is_dicom(path) else None
+    return "DICOM" if os.path.isfile(path) and dicom.is_dicom(path) else None
 
 
 def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
@@ -48,8 +49,8 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
       InputError: the file is in none of the formats, damaged or too large, has values that are not finite, or the
         library that reads its format is not installed.
     """
-    if not path.is_file():  # reading from a pipe would wait for ever
-        problem = "is no file but a folder, a pipe, a socket or a device" if path.exists() else "is missing"
+    if not os.path.isfile(path):  # a pipe would be waited for; Path's own method raises where a name is too long
+        problem = "is no file but a folder, a pipe, a socket or a device" if os.path.exists(path) else "is missing"
         raise InputError(f"{path} {problem}: name an image file.")
     format_ = format_of(path)
     try:

@@ -1,4 +1,7 @@
-"""Checks what a device computes: the first training steps repeated, streamed and on the CPU; gradients by dtype."""
+"""Checks what a device computes: gradients by dtype and against differences of the loss, and first training steps.
+
+The steps are repeated, streamed, and computed on the CPU.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,6 +27,7 @@ from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import AXIS, make_mesh
 
 LEARNING_RATE = 1e-4  # low, so that rounding errors do not grow over the steps
+STEP = 3e-3  # of the difference quotients: short beside the loss's bends, long beside rounding
 
 
 class Sizes(NamedTuple):
@@ -96,6 +100,8 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
         difference = np.linalg.norm(gradients(network, sizes, dtype=dtype) - exact) / np.linalg.norm(exact)
         measures = "‖difference‖ / ‖gradient‖ to float32 at the highest precision"
         yield Check(f"{dtype} gradients", network, measures, float(difference), limit)
+    measures = "largest relative difference to the loss's own differences, by parameter array"
+    yield Check("gradients by differences", network, measures, difference_to_quotients(network, sizes), 0.2)
     first, again = first_steps(network, sizes, mesh), first_steps(network, sizes, mesh)
     # NumPy's maximum keeps a NaN, which Python's may lose.
     worst = float(np.max([_difference(*pair) for pair in zip(first, again, strict=True)]))
@@ -108,6 +114,41 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
         both = (first_steps(network, sizes, where, precision="highest")[0] for where in (mesh, cpu))
         value, why_not = _difference(*both), ""
     yield Check("against the CPU", network, f"{measures} at the highest precision", value, 1e-3, why_not)
+
+
+def difference_to_quotients(network: str, sizes: Sizes) -> float:
+    """Compares gradients with difference quotients of the loss, in which no gradient of a library takes part.
+
+    Each array of parameters moves along its own gradient, in which direction the loss must rise by the gradient's
+    length. Batch norm has its running statistics, since with those of the batch the loss bends too much.
+
+    Returns:
+      The largest difference between a quotient and the length, relative to the length, or to a hundredth of the
+      longest one where that is more. About 0.01 where all is right, 1 and more where a gradient is not one.
+    """
+    model = create_model(_config(network, sizes, "float32").model)
+    images, masks = unpack(_noise(sizes))
+    loss_function = create_loss("bce")
+
+    @jax.jit
+    def mean_loss(params: Any, rest: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params, **rest}, images, train=False)
+        return loss_function(logits, masks).mean()
+
+    with jax.default_matmul_precision("highest"):
+        rest = dict(jax.jit(model.init)(jax.random.key(0), images))
+        values, tree = jax.tree.flatten(rest.pop("params"))
+        slopes = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(jax.tree.unflatten(tree, values), rest))
+        lengths = np.array([float(np.linalg.norm(slope)) for slope in slopes])
+        quotients = []
+        for index, (slope, length) in enumerate(zip(slopes, lengths, strict=True)):
+            ends = [
+                [*values[:index], values[index] + step * slope / max(length, 1e-30), *values[index + 1 :]]
+                for step in (STEP, -STEP)
+            ]
+            above, below = (float(mean_loss(jax.tree.unflatten(tree, end), rest)) for end in ends)
+            quotients.append((above - below) / (2 * STEP))
+    return float(np.max(np.abs(quotients - lengths) / np.maximum(lengths, 0.01 * lengths.max())))
 
 
 def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None = None) -> np.ndarray:

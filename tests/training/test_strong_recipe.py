@@ -170,6 +170,7 @@ def test_a_start_from_a_run_that_knows_the_patients_is_refused(tmp_path, strong,
     with pytest.raises(InputError, match=r"has model\.start_filters = 4, this command 8: start from a run of the same"):
         train_and_evaluate(config, tmp_path / "run")
     settings["model"] = dict(load_recipe("linknet").model)  # which lacks fields of U-Net
+    settings["data"]["image_size"] = 64  # LinkNet's stride
     write_json(middle / "config.json", settings)
     config.train.init_from = str(middle)
     with pytest.raises(
