@@ -1,13 +1,12 @@
 """What a user writes: config files, flags that begin with --config, and the table of own slices."""
 
-import contextlib
-import io
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import ml_collections
@@ -176,15 +175,14 @@ def _start(words: list[str]) -> None:
     holder = config_flags.DEFINE_config_file("config", None, flag_values=values)
     before = sys.argv, flags.FLAGS
     sys.argv, flags.FLAGS = ["train.py", *words], values
-    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
+        with mock.patch.object(cli, "_end", _leave):  # which would end the fuzzer
             rest = cli._parse(sys.argv)
         if len(rest) > 1:
             raise InputError(f"config: {rest[1]} is not a flag")
         _check(holder.value)
-    except SystemExit:
-        raise InputError(_sentence(printed.getvalue().removeprefix("error: ").strip())) from None
+    except SystemExit as end:
+        raise InputError(_sentence(str(end).removeprefix("error: "))) from None
     except InputError:
         raise
     except Exception as error:
@@ -192,6 +190,10 @@ def _start(words: list[str]) -> None:
         raise InputError(_sentence(sentence)) from error
     finally:
         sys.argv, flags.FLAGS = before
+
+
+def _leave(message: str, code: int) -> None:
+    raise SystemExit(message)
 
 
 def _sentence(text: str) -> str:
