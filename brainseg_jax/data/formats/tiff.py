@@ -18,7 +18,7 @@ def read(path: Path) -> list[ImageSlice]:
     """Reads every page that is not a smaller copy of another one.
 
     Raises:
-      InputError: tifffile is not installed, or a page is too large or no picture.
+      InputError: tifffile is not installed, or a page is too large, damaged or no picture.
     """
     tifffile = require("tifffile", extra="formats", reason=f"{path}: reading TIFF files")
     with tifffile.TiffFile(path) as file:
@@ -27,6 +27,11 @@ def read(path: Path) -> list[ImageSlice]:
         pages = [page for page in pages if not page.subfiletype & _REDUCED]
         if sum(page.size for page in pages) > MAX_VALUES:
             raise InputError(f"{path} has more than {MAX_VALUES} values: save its pages as files of their own.")
+        if any(count > file.filehandle.size for page in pages for count in page.databytecounts):
+            raise InputError(
+                f"{path} is not a readable TIFF image (a part of it is longer than the file): remove it from the "
+                "input, or save it again."
+            )
         if len(pages) == 1:
             return [ImageSlice(_read_page(path, pages[0]))]
         return [ImageSlice(_read_page(path, page), number) for number, page in enumerate(pages, start=1)]

@@ -265,3 +265,14 @@ def test_what_unpacks_to_more_than_memory_is_refused_before(tmp_path, monkeypatc
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_what_is_damaged_is_quoted_in_short(tmp_path):
+    with zipfile.ZipFile(tmp_path / "1.zip", "w") as archive:
+        archive.writestr("cvind.mat", mat_file.write_folds(np.ones(300)))
+    content = bytearray((tmp_path / "1.zip").read_bytes())
+    content[26:28] = (2000).to_bytes(2, "little")  # the length of the name in the member's own head
+    (tmp_path / "1.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"1\.zip/cvind\.mat cannot be read \(File name in directory") as refused:
+        archives.find_source(tmp_path)
+    assert len(str(refused.value)) < len(str(tmp_path)) + 400

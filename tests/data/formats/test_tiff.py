@@ -83,3 +83,15 @@ def test_a_chain_of_pages_that_leads_back_to_itself_has_an_end(tmp_path):
         (tmp_path / "x.tif").write_bytes(content)
         with contextlib.suppress(InputError):
             assert all(slice_.image.shape == RAMP.shape for slice_ in read_slices(tmp_path / "x.tif"))
+
+
+def test_a_part_that_is_said_to_be_longer_than_the_file_is_not_waited_for(tmp_path):
+    """The library would reserve 4 GiB for it."""
+    tifffile.imwrite(tmp_path / "x.tif", RAMP.astype(np.uint8))
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        place = file.pages[0].tags["StripByteCounts"].valueoffset
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[place : place + 4] = b"\xff" * 4
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.tif is not a readable TIFF image \(a part of it is longer than the file"):
+        read_image(tmp_path / "x.tif")
