@@ -18,6 +18,7 @@ def double_conv(channels: int, features: int) -> nn.Sequential:
 
 def conv_norm(channels: int, features: int, size: int = 3, stride: int = 1, *, up: bool = False) -> nn.Sequential:
     """Returns a convolution without bias, transposed and doubling both sides if `up`, batch norm and a ReLU."""
+    conv: nn.Module
     if up:
         conv = nn.ConvTranspose2d(channels, features, size, stride=2, padding=1, output_padding=1, bias=False)
     else:
