@@ -14,7 +14,7 @@ from brainseg_jax.data.figshare_brain_tumor import Builder
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.own_slices.builder import OwnSlices
 from brainseg_jax.data.tfds_build import SOURCE_FILE
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.files import read_json
 
 # The builder of each dataset, and what makes scripts/prepare_data.py prepare it.
@@ -122,7 +122,7 @@ class Dataset:
         try:
             yield
         except Exception as error:
-            problem = " ".join(str(error).split())[:300]
+            problem = shorten(error, characters=300)
             raise InputError(
                 f"The dataset {self.name} was moved, deleted or damaged ({problem}): {self._remedy}."
             ) from error

@@ -10,7 +10,7 @@ from brainseg_jax.data.dataset_info import PIXEL_SPACING_MM
 from brainseg_jax.data.figshare_brain_tumor import mat_file
 from brainseg_jax.data.formats import dicom, nifti, picture, tiff
 from brainseg_jax.data.formats.image_slice import ImageSlice
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 
 # Suffixes of each format; DICOM files often have none.
 FORMATS = {
@@ -72,7 +72,7 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
     except InputError:
         raise
     except Exception as error:  # each library has errors of many classes for files that are damaged
-        problem = " ".join(str(error).split())[:300]
+        problem = shorten(error, characters=300)
         raise InputError(
             f"{path} is not a readable {format_} image ({problem}): remove it from the input, or save it again."
         ) from error

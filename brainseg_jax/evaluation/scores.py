@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from brainseg_jax.data.dataset import Sample
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.metrics.slice_metrics import METRICS, MaskPair
 from brainseg_jax.utils.files import write_csv
 
@@ -85,7 +85,7 @@ def read_scores(path: Path) -> list[SliceScore]:
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: score the run with scripts/evaluate.py first.") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        detail = " ".join(str(error).split())[:200]
+        detail = shorten(error)
         problem = f"has no column {detail}" if isinstance(error, KeyError) else f"is damaged ({detail})"
         raise InputError(f"{path} {problem}: score the run again with scripts/evaluate.py.") from error
     if not scores:

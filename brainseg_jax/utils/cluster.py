@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import jax
 
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.supervisor import LOST, SECONDS_TO_MEET
 
 SECONDS_OF_SILENCE = 20  # after which a process counts as lost; JAX's own 100 would leave devices idle
@@ -62,14 +62,14 @@ def end_when_lost(cluster: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not cluster:
             raise
-        print(" ".join(str(error).split())[:500], file=sys.stderr, flush=True)
+        print(shorten(error, characters=500), file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(LOST)  # without JAX's own end, which waits for the others
 
 
 def _how_to(cluster: str, error: Exception) -> str:
     return (
-        f"--cluster={cluster} did not work ({' '.join(str(error).split())[:200]}): give auto under SLURM, Open MPI "
+        f"--cluster={cluster} did not work ({shorten(error)}): give auto under SLURM, Open MPI "
         "or a cloud's launcher, otherwise HOST:PORT,PROCESSES,PROCESS, for instance node1:1234,2,0."
     )
 

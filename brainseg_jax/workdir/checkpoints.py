@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.files import refusal_of_disk
 from brainseg_jax.utils.sharding import make_mesh, replicated
 
@@ -148,7 +148,7 @@ class Checkpoints:
                 remedy += f", or remove the folder {epoch} there to use the checkpoint of epoch {others[-1]}"
             raise InputError(
                 f"The checkpoint of epoch {epoch} in {self._directory} is damaged or does not fit config.json ("
-                f"{' '.join(str(error).split())[:200]}): {remedy}."
+                f"{shorten(error)}): {remedy}."
             ) from error
         return restored
 
@@ -160,12 +160,12 @@ class Checkpoints:
         except Exception as error:  # of many classes
             raise InputError(
                 f"The checkpoints in {self._directory} are damaged ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}): remove the damaged one, or name another --workdir."
+                f"{shorten(error)}): remove the damaged one, or name another --workdir."
             ) from error
 
     def _unwritten(self, error: Exception) -> InputError:
         """Says why a checkpoint could not be written."""
-        reason = refusal_of_disk(error) or " ".join(str(error).split())[:200]
+        reason = refusal_of_disk(error) or shorten(error)
         return InputError(
             f"A checkpoint in {self._directory} could not be written ({reason}): make room or rights there; those that "
             "are complete are kept, and the same command goes on from there."

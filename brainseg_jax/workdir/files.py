@@ -11,7 +11,7 @@ import numpy as np
 from brainseg_jax.config import flatten, get_config
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import SPLITS, has_folds, overlaps, patients_of
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.models import MODELS
 from brainseg_jax.utils.files import parse_json, read_json, write_json, write_text
 from brainseg_jax.workdir.ranges import check_ranges
@@ -112,7 +112,7 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
         config.update_from_flattened_dict(flat)
         check_ranges(config)
     except (TypeError, ValueError) as error:  # which an InputError is, too
-        problem = " ".join(str(error).split())[:300]
+        problem = shorten(error, characters=300)
         raise InputError(f"{path} is damaged ({problem}): restore it, or name another --workdir.") from error
     return config
 

@@ -14,7 +14,7 @@ import safetensors
 from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.files import write_bytes
 
 FILE = "model.safetensors"
@@ -100,7 +100,7 @@ def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, 
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
         checksum, epoch = head["sha256"], int(head["epoch"])
     except Exception as error:  # safetensors and NumPy have errors of many classes for files that are damaged
-        problem = " ".join(str(error).split())[:200]
+        problem = shorten(error)
         raise InputError(f"{path} is damaged ({problem}): copy it again from where it came.") from error
     if checksum != _checksum(arrays):
         raise InputError(f"{path} is damaged (its checksum differs): copy it again from where it came.")

@@ -20,7 +20,7 @@ import numpy as np
 import pooch
 
 from brainseg_jax.data.figshare_brain_tumor import mat_file
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 
 ARTICLE = "https://doi.org/10.6084/m9.figshare.1512427"
 
@@ -202,7 +202,7 @@ def download(directory: Path) -> None:
             )
         except Exception as error:  # requests, urllib3 and pooch each have their own families of errors
             raise InputError(
-                f"{file.name} could not be downloaded ({_shorten(error)}): open {ARTICLE} in a "
+                f"{file.name} could not be downloaded ({shorten(error)}): open {ARTICLE} in a "
                 "browser, download all files into one folder and name it with --manual_dir."
             ) from error
 
@@ -225,13 +225,8 @@ def _open_zip(path: Path, inner_zip: str = "") -> zipfile.ZipFile:
         return zipfile.ZipFile(io.BytesIO(_unpack(archive, inner_zip))) if inner_zip else archive
     except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
-            f"{name} is not a zip file, is cut short, or cannot be read ({_shorten(error)}): fetch it again."
+            f"{name} is not a zip file, is cut short, or cannot be read ({shorten(error)}): fetch it again."
         ) from error
-
-
-def _shorten(error: Exception) -> str:
-    """Returns the beginning of an error's text, which may quote what is damaged at length."""
-    return " ".join(str(error).split())[:200]
 
 
 def _read_file(path: Path) -> bytes:
@@ -246,7 +241,7 @@ def _read_member(archive: zipfile.ZipFile, file: RawSliceFile) -> bytes:
         return _unpack(archive, file.member)
     except Exception as error:  # zipfile and each compression have errors of their own for what is damaged
         raise InputError(
-            f"{file.name} cannot be read ({_shorten(error)}): fetch its zip again, or unzip it with the program that "
+            f"{file.name} cannot be read ({shorten(error)}): fetch its zip again, or unzip it with the program that "
             "made it."
         ) from error
 

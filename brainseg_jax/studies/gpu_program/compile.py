@@ -8,7 +8,7 @@ import ml_collections
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.studies.gpu_program.cards import Card
 from brainseg_jax.studies.gpu_program.floor import count_floor
 from brainseg_jax.studies.gpu_program.hlo import parse
@@ -46,7 +46,7 @@ def make_mesh(card: Card, *, devices: int) -> Mesh:
         )
     except Exception as error:
         raise InputError(
-            f"this JAX cannot compile for {card.title} ({' '.join(str(error).split())[:200]}): make an environment "
+            f"this JAX cannot compile for {card.title} ({shorten(error)}): make an environment "
             "with pip install -e '.[cuda12]' and run this script with its Python."
         ) from error
     return topologies.make_mesh(topology, (devices,), (AXIS,))
@@ -87,7 +87,7 @@ def measure(config: ml_collections.ConfigDict, task: str, card: Card, *, devices
     try:
         compiled = compile_program(function, arguments)
     except Exception as error:  # XLA's own errors, of a card or a shape that it cannot serve
-        return {"error": " ".join(str(error).split())[:300]}
+        return {"error": shorten(error, characters=300)}
     kernels = list_kernels(parse(compiled.text))
     dtype = config.model.dtype
     rate = card.flops.get(dtype, 0)

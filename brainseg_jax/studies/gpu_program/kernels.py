@@ -148,9 +148,7 @@ def _read_by(fused: Computation) -> int:
         for user in users:
             if user.opcode in _READS_A_PART and user.operands[0] == name:
                 part += user.shapes[0].size * parameter.shapes[0].nbytes // max(parameter.shapes[0].size, 1)
-            elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-                part += 0  # what is not replaced stays where it is
-            else:
+            elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # which leaves the rest where it is
                 part = whole
         total += min(whole, part)
     return total
