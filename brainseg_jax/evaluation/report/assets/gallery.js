@@ -236,7 +236,18 @@
     if (!byId("viewer").contains(document.activeElement) || document.activeElement.disabled) byId("viewer-title").focus();
   }
 
+  // The focus moves at once: the dialog's own close event comes later, and a key in between would go astray.
+  function closeViewer() {
+    byId("viewer").close();
+    open.card.focus();
+  }
+
   function moveInViewer(event) {
+    if (event.key === "Escape") {
+      event.preventDefault();
+      closeViewer();
+      return;
+    }
     const places = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!places || event.target === byId("threshold")) return;
     event.preventDefault();
@@ -249,8 +260,7 @@
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     byId("grid").addEventListener("keydown", moveInGrid);
     byId("viewer").addEventListener("keydown", moveInViewer);
-    byId("viewer").addEventListener("close", () => open.card.focus());
-    byId("close").addEventListener("click", () => byId("viewer").close());
+    byId("close").addEventListener("click", closeViewer);
     byId("previous").addEventListener("click", () => step(-1));
     byId("next").addEventListener("click", () => step(1));
     byId("filter").addEventListener("change", update);
