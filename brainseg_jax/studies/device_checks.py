@@ -67,12 +67,13 @@ def run_checks(sizes: Sizes, folder: Path) -> dict[str, Any]:
       folder: where the files are written; made if missing.
 
     Returns:
-      The content of checks.json.
+      The content of checks.json; `complete` says whether all checks were run, or the program was stopped before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
         **describe_environment(devices=jax.device_count()),
         **{name: getattr(sizes, name) for name in ("image_size", "batch_size", "steps")},
+        "complete": False,
         "checks": [],
     }
     header, rows = ("Network", "Check", "Measured", "Value", "Limit", "Passed"), []
@@ -90,6 +91,8 @@ def run_checks(sizes: Sizes, folder: Path) -> dict[str, Any]:
         print(", ".join(f"{name.lower()}: {cell}" for name, cell in zip(header, row, strict=True)), flush=True)
         write_json(folder / "checks.json", report)
         (folder / "README.md").write_text(f"{text}{markdown.table(header, rows)}\n")
+    report["complete"] = True
+    write_json(folder / "checks.json", report)
     return report
 
 

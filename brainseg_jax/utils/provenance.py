@@ -20,9 +20,10 @@ def describe_environment(*, devices: int) -> dict[str, object]:
       devices: number of devices used.
 
     Returns:
-      `command`, `commit` (with "+changes" if tracked files differ from it; outside a checkout the value of the
-      environment variable BRAINSEG_JAX_COMMIT, or None), `versions` by package, `python`, `device` (JAX's name),
-      `devices`, `cores` and `xla_flags`, the environment variable, which can change speed and the last bits.
+      `command`; `commit`, the value of the environment variable BRAINSEG_JAX_COMMIT, for files that were copied from
+      their checkout; without it that of the checkout, with "+changes" if tracked files differ, or None outside of one;
+      `versions` by package, `python`, `device` (JAX's name), `devices`, `cores` and `xla_flags`, the environment
+      variable, which can change speed and the last bits.
     """
     device = jax.devices()[0]
     return {
@@ -38,17 +39,19 @@ def describe_environment(*, devices: int) -> dict[str, object]:
 
 
 def _commit() -> str | None:
+    if told := os.environ.get("BRAINSEG_JAX_COMMIT"):
+        return told
     folder = Path(__file__).resolve().parents[2]
     try:
         # An installed package may lie in a virtual environment inside another checkout, whose commit is not ours.
         if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder:
-            return os.environ.get("BRAINSEG_JAX_COMMIT")
+            return None
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(
             folder, "status", "--porcelain", "--untracked-files=no", "--", "brainseg_jax", "configs", "scripts"
         )
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("BRAINSEG_JAX_COMMIT")
+        return None
     return commit + ("+changes" if changes else "")
 
 

@@ -21,6 +21,7 @@ def test_a_cpu_passes(monkeypatch, tmp_path, capsys):
     assert values["gradients by differences"] < 0.1
     assert values["bfloat16 gradients"] > 1e-3  # it is another computation
     assert json.loads((tmp_path / "new" / "checks.json").read_text()) == json.loads(json.dumps(report))
+    assert report["complete"]
     assert len(capsys.readouterr().out.splitlines()) == len(report["checks"])
     assert (
         "| U-Net | again | largest relative difference of losses and parameters | 0.0e+00 | 0e+00 | yes |"

@@ -11,7 +11,7 @@ from brainseg_jax.evaluation.scores import write_scores
 from brainseg_jax.metrics.calibration import Calibration
 from brainseg_jax.studies.results import save
 from brainseg_jax.studies.results.save import RUN_FILES, draw_published_curves, is_published_recipe, save_run
-from brainseg_jax.studies.results.tables import peers_table, read_evaluations
+from brainseg_jax.studies.results.tables import devices_table, peers_table, read_evaluations
 from tests.conftest import REPOSITORY
 from tests.evaluation.test_scores import score
 
@@ -120,6 +120,16 @@ def test_the_slices_of_the_published_test_families_have_a_row_of_their_own(tmp_p
         "| [apart](apart), of these the 2 at hand | 2 (2) | **0.500** | 1.000 (1) | 0.000 (1) | – | 50.0% | 0.250 |",
         "| [apart](apart), all slices | 3 (3) | **0.500** | 1.000 (1) | 0.250 (2) | – | 33.3% | 0.300 |",
     ]
+
+
+def test_checks_that_were_stopped_are_not_told_as_all(tmp_path):
+    for device, complete in (("gpu", False), ("cpu", True)):
+        (tmp_path / f"checks_{device}").mkdir()
+        checks = [{"passed": True}, {"passed": False}, {"passed": None}]
+        content = {"device": device, "complete": complete, "checks": checks}
+        (tmp_path / f"checks_{device}" / "checks.json").write_text(json.dumps(content))
+    shares = [line.split(" | ")[1] for line in devices_table(tmp_path).splitlines()[2:]]
+    assert shares == ["1 of 2 passed", "1 of 2 passed, others not run"]
 
 
 def test_the_saved_cross_validation_has_399_slices_of_the_published_test_families():

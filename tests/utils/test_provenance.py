@@ -17,6 +17,11 @@ def test_the_commit_is_that_of_this_checkout():
     assert re.fullmatch(head.stdout.strip() + r"(\+changes)?", commit)
 
 
+def test_a_commit_that_is_told_comes_first(monkeypatch):
+    monkeypatch.setenv("BRAINSEG_JAX_COMMIT", "abc123")  # files that were copied into a checkout of something else
+    assert describe_environment(devices=1)["commit"] == "abc123"
+
+
 def test_a_copy_inside_another_repository_does_not_take_its_commit(tmp_path):
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")

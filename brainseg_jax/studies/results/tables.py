@@ -150,13 +150,15 @@ def devices_table(results: Path) -> str:
     devices: dict[str, dict[str, Any]] = {}
     for path in (*results.glob("checks_*/checks.json"), *results.glob("benchmark_*/benchmark.json")):
         content = read_json(path)
-        measured = {key: content[key] for key in ("checks", "rows") if key in content}
+        measured = {key: content[key] for key in ("checks", "complete", "rows") if key in content}
         devices.setdefault(content["device"], {"checks": [], "rows": []}).update(measured)
     rows = []
     for device, content in sorted(devices.items()):
         passed = [check["passed"] for check in content["checks"]]
         ratios = {(row["model"], row["mode"]): row["ratio"] for row in content["rows"] if row["batch"] == "recipe"}
         share = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
+        if passed and not content["complete"]:
+            share += ", others not run"
         rows.append((device, share, *(_number(ratios.get(task), 2) for task in tasks)))
     titles = (f"{MODELS[network].title} {mode}" for network, mode in tasks)
     return markdown.table(("Device", "Checks", *titles), rows)
