@@ -33,9 +33,9 @@ def main() -> None:
     from brainseg_jax.evaluation.report.run import report_run
     from brainseg_jax.evaluation.seen_slices import warn_of_seen
     from brainseg_jax.evaluation.summary import describe
-    from brainseg_jax.workdir.weights import FILE, find_weights
+    from brainseg_jax.workdir.weights import find_weights, has_weights
 
-    if not OUTPUT.value and (len(WORKDIR.value) > 1 or (find_weights(WORKDIR.value[0]) / FILE).exists()):
+    if not OUTPUT.value and (len(WORKDIR.value) > 1 or has_weights(find_weights(WORKDIR.value[0]))):
         raise InputError("--output is missing: name a folder for the scores of an ensemble or of weights.")
     runs = [find_weights(name) for name in WORKDIR.value]
     output, split = Path(OUTPUT.value or runs[0]), SPLIT.value

@@ -14,9 +14,11 @@ WORKDIR = flags.DEFINE_string(
 )
 flags.DEFINE_alias("weights", "workdir")
 OUTPUT = flags.DEFINE_string("output", None, "New folder for the weights.", required=True)
-FORMATS = flags.DEFINE_list("formats", [], "What to write beside model.safetensors: onnx, stablehlo or onnx,stablehlo.")
+FORMATS = flags.DEFINE_list("formats", [], "What to write beside the weights: onnx, stablehlo or onnx,stablehlo.")
 DTYPE = flags.DEFINE_string(
-    "dtype", "float32", "Of the weights in model.safetensors: float32, or float16, which halves the file."
+    "dtype",
+    "float32",
+    "Of the weights: float32; float16, half the size; int6, whole numbers of six bits, a sixth of it.",
 )
 
 
@@ -31,12 +33,12 @@ def main() -> None:
     from brainseg_jax.evaluation.model_card import model_card
     from brainseg_jax.inference.export.forms import check_forms, export_network
     from brainseg_jax.inference.predictor import Predictor
-    from brainseg_jax.workdir.weights import FILE, find_weights
+    from brainseg_jax.workdir.weights import find_weights, has_weights
 
     check_forms(FORMATS.value)
     source, output = find_weights(WORKDIR.value), Path(OUTPUT.value)
     predictor = Predictor.from_workdir(source)
-    if (source / FILE).exists() and (source / "README.md").exists():
+    if has_weights(source) and (source / "README.md").exists():
         card = (source / "README.md").read_text()
     else:
         evaluation = read_evaluation(source / "evaluation_test.json")

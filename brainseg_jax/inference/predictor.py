@@ -144,7 +144,7 @@ class Predictor:
 
         Args:
           folder: made if missing.
-          dtype: of the weights, "float32" or "float16".
+          dtype: of the weights, "float32", "float16" or "int6" (see `write_weights`).
 
         Raises:
           InputError: the folder holds something already, or another dtype.
@@ -242,7 +242,7 @@ def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tup
     """
     model, size = create_model(config.model), config.data.image_size
     shapes = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 1), jnp.float32))))
-    if (directory / weights.FILE).exists():
+    if weights.has_weights(directory):
         variables, epoch = weights.read_weights(directory, shapes)
         return {"batch_stats": {}, **variables}, epoch
     if not (directory / "checkpoints").is_dir():

@@ -1,26 +1,30 @@
 """Trained weights in a folder that travels: model.safetensors beside config.json, as on the Hugging Face hub.
 
 Such a folder opens like the workdir of a run. The file is an open format: reading it unpickles and executes nothing.
+Weights in six bits are compressed as well, in model.safetensors.xz.
 """
 
 import hashlib
+import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 
 from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.files import write_bytes
+from brainseg_jax.workdir import quantization
 
 FILE = "model.safetensors"
+COMPRESSED = "model.safetensors.xz"  # has weights in six bits
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-DEFAULT = "unet_strong_64_to_128_family"  # what scripts/predict.py takes
-DTYPES = ("float32", "float16")
+DEFAULT = "linknet_strong_256_family"  # what scripts/predict.py takes
+DTYPES = ("float32", "float16", "int6")
 
 
 def find_weights(name: str | Path) -> Path:
@@ -46,7 +50,12 @@ def find_weights(name: str | Path) -> Path:
 
 def packaged_weights() -> list[str]:
     """Returns the names of the weights that come with the package."""
-    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{FILE}"))
+    return sorted(folder.name for folder in PACKAGED.glob("*") if has_weights(folder))
+
+
+def has_weights(folder: Path) -> bool:
+    """Returns whether `write_weights` wrote into the folder."""
+    return (folder / FILE).exists() or (folder / COMPRESSED).exists()
 
 
 def check_new(folder: Path) -> None:
@@ -60,13 +69,13 @@ def check_new(folder: Path) -> None:
 
 
 def write_weights(directory: Path, variables: Mapping[str, Any], *, epoch: int, dtype: str = "float32") -> None:
-    """Writes model.safetensors; its head has the epoch and a checksum of the arrays.
+    """Writes model.safetensors, or model.safetensors.xz; its head has the epoch and a checksum of the arrays.
 
     Args:
       directory: made if missing.
       variables: what `model.apply` takes: a nested dict of float arrays.
       epoch: of the checkpoint.
-      dtype: "float32", or "float16", which halves the file.
+      dtype: "float32"; "float16", which halves the file; or "int6", kernels in six bits, for a sixth of the file.
 
     Raises:
       InputError: another dtype.
@@ -74,14 +83,21 @@ def write_weights(directory: Path, variables: Mapping[str, Any], *, epoch: int, 
     if dtype not in DTYPES:
         raise InputError(f"The dtype of the weights is {dtype!r}: set it to one of {', '.join(DTYPES)}.")
     flat = traverse_util.flatten_dict(dict(variables), sep=".")
-    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in flat.items()}
+    six_bits = dtype == "int6"
+    arrays = {name: np.ascontiguousarray(array, "float32" if six_bits else dtype) for name, array in flat.items()}
+    if six_bits:
+        arrays = quantization.quantize(arrays)
     head = {"format": "flax", "epoch": str(epoch), "sha256": _checksum(arrays)}
+    data = safetensors_numpy.save(arrays, head)
     directory.mkdir(parents=True, exist_ok=True)
-    write_bytes(directory / FILE, safetensors_numpy.save(arrays, head))
+    if six_bits:
+        write_bytes(directory / COMPRESSED, quantization.compress(data))
+    else:
+        write_bytes(directory / FILE, data)
 
 
 def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Reads model.safetensors.
+    """Reads model.safetensors, or model.safetensors.xz.
 
     Args:
       directory: the folder.
@@ -91,20 +107,30 @@ def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, 
       The variables as nested float32 NumPy arrays, and the epoch of their checkpoint.
 
     Raises:
-      InputError: the file is damaged, or it is of another network than `shapes`.
+      InputError: the file is damaged, or it is of another network than `shapes`; or there are both.
     """
-    path = directory / FILE
+    path, compressed = directory / FILE, directory / COMPRESSED
+    if path.exists() and compressed.exists():
+        raise InputError(f"{directory} has {FILE} and {COMPRESSED}: remove the one that does not belong there.")
+    expected = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(dict(shapes), sep=".").items()}
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            head = file.metadata()
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
+        if compressed.exists():
+            path = compressed
+            largest = 4 * sum(math.prod(shape) for shape in expected.values()) + quantization.HEAD_BYTES
+            data = quantization.decompress(path.read_bytes(), largest=largest)
+        else:
+            data = path.read_bytes()
+        arrays = safetensors_numpy.load(data)
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         checksum, epoch = head["sha256"], int(head["epoch"])
-    except Exception as error:  # safetensors and NumPy have errors of many classes for files that are damaged
+        known = checksum == _checksum(arrays)
+        if path == compressed:
+            arrays = quantization.dequantize(arrays)
+    except Exception as error:  # lzma, safetensors and NumPy have errors of many classes for files that are damaged
         problem = shorten(error)
         raise InputError(f"{path} is damaged ({problem}): copy it again from where it came.") from error
-    if checksum != _checksum(arrays):
+    if not known:
         raise InputError(f"{path} is damaged (its checksum differs): copy it again from where it came.")
-    expected = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(dict(shapes), sep=".").items()}
     if {name: array.shape for name, array in arrays.items()} != expected:
         raise InputError(f"{path} does not fit config.json beside it: copy both from one place.")
     flat = {name: array.astype(np.float32) for name, array in arrays.items()}

@@ -1,9 +1,12 @@
 """Weights that travel: what is written comes back, and damage is named."""
 
 import json
+import lzma
 import re
 import struct
+import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,16 +52,41 @@ def test_half_the_bytes_change_a_probability_by_less_than_a_hundredth(tmp_path, 
     image = np.random.default_rng(0).random((64, 64))
     half = Predictor.from_pretrained(tmp_path / "half").probabilities([image])[0]
     np.testing.assert_allclose(half, full.probabilities([image])[0], atol=0.01)
-    with pytest.raises(InputError, match="is 'int8': set it to one of float32, float16"):
+    with pytest.raises(InputError, match="is 'int8': set it to one of float32, float16, int6"):
         full.save_pretrained(tmp_path / "int8", dtype="int8")
     assert not (tmp_path / "int8").exists()
+
+
+def test_six_bits_a_kernel_come_back_as_they_were_rounded(tmp_path, saved):
+    full = Predictor.from_pretrained(saved)
+    full.save_pretrained(tmp_path / "six", dtype="int6")
+    assert not (tmp_path / "six" / weights.FILE).exists()
+    opened = Predictor.from_pretrained(tmp_path / "six")
+    assert opened.epoch == full.epoch
+    for (path, array), found in zip(
+        jax.tree.leaves_with_path(full.variables), jax.tree.leaves(opened.variables), strict=True
+    ):
+        rounded = array
+        if array.ndim == 4:  # a kernel (height, width, input, output): 63 values for each output channel
+            scales = np.abs(array).max(axis=(0, 1, 2)) / 31
+            rounded = np.round(array / scales) * scales
+            assert np.abs(found - array).max() > 0
+        np.testing.assert_allclose(found, rounded, rtol=1e-5, atol=1e-7, err_msg=str(path))
+    image = np.random.default_rng(0).random((64, 64))
+    six, all_bits = (one.probabilities([image])[0] for one in (opened, full))
+    assert np.abs(six - all_bits).mean() < 0.05
+    # It can be saved again, in full or in six bits, which do not become coarser.
+    opened.save_pretrained(tmp_path / "again", dtype="int6")
+    again = Predictor.from_pretrained(tmp_path / "again").variables
+    for first, second in zip(jax.tree.leaves(opened.variables), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
 def copy_with(saved, folder, change):
     folder.mkdir()
     for path in saved.iterdir():
         content = path.read_bytes()
-        (folder / path.name).write_bytes(change(content) if path.name == weights.FILE else content)
+        (folder / path.name).write_bytes(change(content) if path.name.startswith(weights.FILE) else content)
     return folder
 
 
@@ -80,6 +108,33 @@ def flip_a_bit(content):
 def test_damaged_weights_are_refused(tmp_path, saved, change):
     with pytest.raises(InputError, match=r"model\.safetensors is damaged .*: copy it again"):
         Predictor.from_pretrained(copy_with(saved, tmp_path / "damaged", change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda content: content[:-5], lambda content: b"", lambda content: content[:40] + b"x" + content[41:]),
+        # Whole and of the right checksums, but a few bytes that would become many.
+        lambda content: lzma.compress(bytes(1 << 27), preset=0),
+        lambda content: lzma.compress(lzma.decompress(content).replace(b'"sha256":"', b'"sha256":"0')),
+        lambda content: lzma.compress(lzma.decompress(content).replace(b"/scales", b"/skales", 1)),
+    ],
+)
+def test_damaged_weights_in_six_bits_are_refused_before_they_fill_the_memory(tmp_path, saved, change):
+    Predictor.from_pretrained(saved).save_pretrained(tmp_path / "six", dtype="int6")
+    folder = copy_with(tmp_path / "six", tmp_path / "damaged", change)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"model\.safetensors\.xz is damaged .*: copy it again"):
+        Predictor.from_pretrained(folder)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_weights_in_both_forms_are_refused(tmp_path, saved):
+    Predictor.from_pretrained(saved).save_pretrained(tmp_path / "six", dtype="int6")
+    (tmp_path / "six" / weights.FILE).write_bytes((saved / weights.FILE).read_bytes())
+    with pytest.raises(InputError, match=r"has model\.safetensors and model\.safetensors\.xz: remove the one"):
+        Predictor.from_pretrained(tmp_path / "six")
 
 
 def test_weights_of_another_network_are_refused(tmp_path, saved):

@@ -20,7 +20,7 @@ from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.overlap import count_overlap, dice
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_split_record, read_splits
-from brainseg_jax.workdir.weights import FILE
+from brainseg_jax.workdir.weights import has_weights
 
 _LARGEST_DIFFERENCE = 0.02  # of the mean Dice in the CSV file and now; another machine rounds another way
 
@@ -101,7 +101,7 @@ def _find_networks(directory: Path, evaluation: Mapping[str, Any], weights: Sequ
     """Returns the networks that made the scores; none where they are not at hand."""
 
     def is_there(run: Path) -> bool:
-        return (run / "checkpoints").is_dir() or (run / FILE).exists()
+        return (run / "checkpoints").is_dir() or has_weights(run)
 
     if by_fold := evaluation.get("by_fold"):
         runs = {directory / f"fold_{fold}": {**evaluation, **of_fold} for fold, of_fold in by_fold.items()}

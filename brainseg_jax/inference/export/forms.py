@@ -57,9 +57,7 @@ def check_forms(forms: Sequence[str]) -> None:
     """
     for form in forms:
         if form not in FORMS:
-            raise InputError(
-                f"--formats names {form}: choose from {', '.join(FORMS)}; model.safetensors is always written."
-            )
+            raise InputError(f"--formats names {form}: choose from {', '.join(FORMS)}; the weights are always written.")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if "onnx" in forms and missing:
         raise InputError(
@@ -77,8 +75,8 @@ def export_network(
       predictor: the network.
       folder: new, or empty. It appears when all is written and compared.
       card: for README.md.
-      forms: names from `FORMS`. They compute in float32, with the weights as model.safetensors has them.
-      dtype: of model.safetensors, "float32" or "float16".
+      forms: names from `FORMS`. They compute in float32, with the weights as the folder has them.
+      dtype: of the weights, "float32", "float16" or "int6".
 
     Returns:
       For each form how it differs from the network on phantom slices.

@@ -34,8 +34,9 @@ from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.workdir.checkpoints import Checkpoints
 from brainseg_jax.workdir.files import check_resumable, read_environment, read_metrics, start_run, write_metrics
+from brainseg_jax.workdir.quantization import compress, decompress, dequantize, quantize
 from brainseg_jax.workdir.ranges import check_ranges
-from brainseg_jax.workdir.weights import write_weights
+from brainseg_jax.workdir.weights import COMPRESSED, write_weights
 from tests.nightly.fuzzing.kind import Kind, read_all
 from tests.nightly.fuzzing.mutations import damage_bytes, damage_json, strange_value
 from tests.nightly.fuzzing.phantoms import metadata, phantoms
@@ -103,6 +104,11 @@ def _run_with_weights(folder: Path) -> Path:
     return folder
 
 
+def _run_with_six_bits(folder: Path) -> Path:
+    write_weights(_run(folder), _variables(), epoch=EPOCH, dtype="int6")
+    return folder
+
+
 def _run_with_checkpoints(folder: Path) -> Path:
     with Checkpoints(_run(folder) / "checkpoints") as checkpoints:
         for epoch in (EPOCH, EPOCH + 1):
@@ -163,6 +169,15 @@ def _change_tensors(rng: Generator, data: bytes) -> bytes:
     return len(head).to_bytes(8, "little") + head + data[8 + length :]
 
 
+def _change_compressed(rng: Generator, data: bytes) -> bytes:
+    """Changes a compressed safetensors file, or what is in it, which may become a few MB of zeros."""
+    choice = rng.random()
+    if choice < 0.5:
+        return damage_bytes(rng, data)
+    inside = decompress(data, largest=1 << 24)
+    return compress(_change_tensors(rng, inside) if choice < 0.95 else inside + bytes(1 << 26))
+
+
 def _damage_checkpoint(rng: Generator, seed: Path, folder: Path) -> Path:
     """Damages, empties, removes or renames a file or a folder of the best checkpoint."""
     shutil.copytree(seed, folder, dirs_exist_ok=True)
@@ -191,8 +206,10 @@ def _open(folder: Path) -> Predictor:
 
 
 def _open_same(folder: Path) -> None:
-    variables = _open(folder).variables
-    found, expected = (traverse_util.flatten_dict(one, sep=".") for one in (variables, _variables()))
+    expected = traverse_util.flatten_dict(_variables(), sep=".")
+    if (folder / COMPRESSED).exists():
+        expected = dequantize(quantize(expected))
+    found = traverse_util.flatten_dict(_open(folder).variables, sep=".")
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=f"{name} was changed in silence")
@@ -234,5 +251,6 @@ KINDS = {
     "evaluation.json": Kind(_run, _damage("evaluation_test.json", _change_json), _read_report),
     "per_slice.csv": Kind(_run, _damage("per_slice_test.csv", change_cells), _read_scores),
     "safetensors": Kind(_run_with_weights, _damage("model.safetensors", _change_tensors), _open_same),
+    "safetensors.xz": Kind(_run_with_six_bits, _damage(COMPRESSED, _change_compressed), _open_same),
     "checkpoint": Kind(_run_with_checkpoints, _damage_checkpoint, _open_same),
 }
