@@ -186,6 +186,11 @@ def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
       InputError: there is none.
     """
     if not data_dir:
+        place = Path(config.data.data_dir)
+        if not place.exists():  # moved, or it was named from another folder
+            raise InputError(
+                f"The run's dataset is not in {place.absolute()}: name the folder that holds it as --data_dir."
+            )
         return Dataset.from_config(config.data)
     kind = config.data.dataset
     try:

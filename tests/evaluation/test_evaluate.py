@@ -15,7 +15,7 @@ from brainseg_jax.data.phantom import generate
 from brainseg_jax.errors import InputError
 from brainseg_jax.evaluation import evaluate
 from brainseg_jax.inference.predictor import Predictor
-from brainseg_jax.workdir.files import read_splits
+from brainseg_jax.workdir.files import read_config, read_splits
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,10 @@ def test_wrong_input_is_refused_and_nothing_is_written(trained, tmp_path):
         evaluate.evaluate(tmp_path / "nowhere", split="test", output=tmp_path / "out")
     with pytest.raises(InputError, match="holds no figshare_brain_tumor"):
         evaluate.evaluate(trained, split="all", data_dir=str(tmp_path / "none"), output=tmp_path / "out")
+    from_elsewhere = read_config(trained).copy_and_resolve_references()
+    from_elsewhere.data.data_dir = "data_of_another_folder"
+    with pytest.raises(InputError, match=r"not in /.*/data_of_another_folder: name the folder that holds it as --data"):
+        evaluate.open_dataset(from_elsewhere, "")
     without = tmp_path / "without"
     shutil.copytree(trained, without, ignore=shutil.ignore_patterns("checkpoints"))
     with pytest.raises(InputError, match="checkpoints is missing: train first"):

@@ -152,7 +152,7 @@ def test_only_complete_results_of_real_slices_are_merged(trained, tmp_path):
     run = results / "my_run"
     shutil.copytree(trained, run)
     evaluate.evaluate(run, split="test", output=run, examples=0)
-    device = {"device": "Some GPU 80GB", "checks": [{"passed": True}, {"passed": None}]}
+    device = {"device": "Some GPU 80GB", "complete": True, "checks": [{"passed": True}, {"passed": None}]}
     for folder, name, content in (
         ("half_cv/fold_1", "evaluation_test.json", {}),
         ("checks", "checks.json", device),
