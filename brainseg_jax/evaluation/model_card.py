@@ -13,7 +13,7 @@ _HEAD = """---
 license: apache-2.0
 library_name: brainseg_jax
 pipeline_tag: image-segmentation
-tags: [mri, brain-tumor, jax, flax, unet]
+tags: [mri, brain-tumor, jax, flax, {network}]
 metrics: [dice]
 ---
 """
@@ -44,7 +44,7 @@ def model_card(
     intervals = evaluation["intervals"]
     rows = [_row("all", evaluation, intervals)]
     rows += [_row(label, scores, intervals["by_class"][label]) for label, scores in evaluation["by_class"].items()]
-    return f"""{_HEAD}
+    return f"""{_HEAD.format(network=config.model.name)}
 # {name}
 
 {describe_run(config)}, epoch {evaluation["checkpoint_epoch"]}.

@@ -67,7 +67,10 @@ def test_an_interval_stands_beside_its_number():
         "trained_with": {"commit": "abc"},
         "commit": "def",
     }
-    card = model_card("small", get_config(), evaluation, Postprocessing(0.4, 0.001))
+    config = get_config()
+    config.model = {"name": "linknet", "start_filters": 64}
+    card = model_card("small", config, evaluation, Postprocessing(0.4, 0.001))
+    assert "\ntags: [mri, brain-tumor, jax, flax, linknet]\n" in card
     for label in ("all", "glioma"):
         assert f"| {label} | 4 | 2 | 0.736 (0.664 to 0.815) | 25.0% |" in card
     assert "above 0.4; components below 0.10% of" in card
