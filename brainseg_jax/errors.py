@@ -1,4 +1,4 @@
-"""The one error that a user can mend, and how it quotes those of libraries."""
+"""The one error that a user can mend, and how it quotes errors of libraries and what stands in files."""
 
 
 class InputError(ValueError):
@@ -8,6 +8,6 @@ class InputError(ValueError):
     """
 
 
-def shorten(error: Exception, *, characters: int = 200) -> str:
-    """Returns the beginning of an error's text in one line: libraries may quote what is damaged at length."""
-    return " ".join(str(error).split())[:characters]
+def shorten(quoted: Exception | str, *, characters: int = 200) -> str:
+    """Returns the beginning of a text in one line: damaged files may hold long values, which libraries repeat."""
+    return " ".join(str(quoted).split())[:characters]

@@ -10,7 +10,7 @@ from brainseg_jax.data.dataset import Dataset
 from brainseg_jax.data.dataset_info import families_of
 from brainseg_jax.data.metadata import SliceMetadata
 from brainseg_jax.data.splits import MUST_NOT_SHARE, make_splits, patients_of
-from brainseg_jax.errors import InputError
+from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 from brainseg_jax.workdir.ranges import check_ranges
 from brainseg_jax.workdir.weights import find_weights
@@ -77,7 +77,7 @@ def check_no_leakage(
     for field in ("name", *sorted(fields)):
         if other.model.get(field) != config.model.get(field):
             raise InputError(
-                f"{start / 'config.json'} has model.{field} = {other.model.get(field)!r}, this command "
+                f"{start / 'config.json'} has model.{field} = {shorten(repr(other.model.get(field)))}, this command "
                 f"{config.model.get(field)!r}: start from a run of the same network."
             )
     if other.data.dataset == config.data.dataset:

@@ -246,8 +246,8 @@ def _require_same_config(directory: Path, settings: Mapping[str, Any]) -> None:
             continue
         if before.get(key) != now.get(key):
             raise InputError(
-                f"{directory / 'config.json'} has {key} = {before.get(key)!r}, this command {now.get(key)!r}: name "
-                "another --workdir for another run, or the same settings to go on."
+                f"{directory / 'config.json'} has {key} = {shorten(repr(before.get(key)))}, this command "
+                f"{now.get(key)!r}: name another --workdir for another run, or the same settings to go on."
             )
     if now["optimizer.schedule"] == "cosine" and now["train.epochs"] != before["train.epochs"]:
         raise InputError(

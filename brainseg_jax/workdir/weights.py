@@ -43,8 +43,8 @@ def find_weights(name: str | Path) -> Path:
     if str(name) in packaged_weights():
         return PACKAGED / str(name)
     raise InputError(
-        f"{name} is no folder and no name of weights in the package: name a workdir, a folder with {FILE}, or one of "
-        f"{', '.join(packaged_weights()) or 'none'}."
+        f"{shorten(str(name))} is no folder and no name of weights in the package: name a workdir, a folder with "
+        f"{FILE}, or one of {', '.join(packaged_weights()) or 'none'}."
     )
 
 

@@ -24,7 +24,7 @@ from brainseg_jax.training import loop, setup
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
 from brainseg_jax.training.step import make_train_step
-from brainseg_jax.workdir.files import read_config, read_fingerprint, read_splits, start_run
+from brainseg_jax.workdir.files import check_resumable, read_config, read_fingerprint, read_splits, start_run
 from tests.conftest import REPOSITORY, TRAINED, train_as_users_do
 from tests.helpers import (
     latest_state,
@@ -187,6 +187,14 @@ def test_a_workdir_of_another_run_is_refused(trained, make_config):
         with pytest.raises(InputError, match=message):
             train_and_evaluate(make_config(**{**TRAINED, **changes}), trained)
     assert (trained / "config.json").read_text() == before
+
+
+def test_a_long_value_in_a_damaged_config_is_quoted_in_short(tmp_path, trained, make_config):
+    settings = json.loads((trained / "config.json").read_text())
+    settings["data"]["dataset"] = "x" * 5000
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"config\.json has data\.dataset = 'x{199}, this command 'phantom': name"):
+        check_resumable(tmp_path, make_config(**TRAINED), {}, fingerprint="")
 
 
 def test_a_workdir_with_other_slices_is_refused(tmp_path, trained, make_config):

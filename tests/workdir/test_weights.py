@@ -163,6 +163,8 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch, tmp_path, saved):
         InputError, match=r"large is no folder and no name of weights in the package: .* one of small\."
     ):
         weights.find_weights("large")
+    with pytest.raises(InputError, match=r"^x{200} is no folder"):  # what a damaged config.json may name
+        weights.find_weights("x" * 5000)
 
 
 def test_predict_takes_a_folder_of_weights(tmp_path, saved, run_script):
