@@ -64,6 +64,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     intervals = evaluation["intervals"]
     lost = [f"intervals.{name}" for name in _MEANS if name in evaluation and name not in intervals]
     lost += [f"intervals.by_class.{name}" for name in evaluation["by_class"] if name not in intervals["by_class"]]
+    lost += [f"by_class.{name}" for name in intervals["by_class"] if name not in evaluation["by_class"]]
     lost += [other for name, other in _TOGETHER.items() if name in evaluation and other not in evaluation]
     if not any(name in evaluation for name in ("threshold", "by_fold")):
         lost.append("threshold")

@@ -25,6 +25,7 @@ def test_all_results_can_be_read(path):
         ("dice", ..., "it lacks dice"),
         ("by_class.glioma.slices", 1.5, "by_class.glioma.slices is 1.5, not a whole number"),
         ("by_class.other", WHOLE["by_class"]["glioma"], "intervals.by_class.other is missing"),
+        ("by_class", {}, "by_class.meningioma is missing"),
         ("intervals.recall", ..., "intervals.recall is missing"),
         ("intervals.dice", [0.5], "intervals.dice has 1 values, not 2"),
         ("calibration.tumour_share", [], "calibration.tumour_share has 0 values, not 20"),

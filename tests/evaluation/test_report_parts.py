@@ -87,6 +87,13 @@ def test_slices_without_tumour_have_no_place_on_a_logarithmic_axis():
     assert charts.dice_by_size(rows[:1], summary).count('<path d="M') == 0
 
 
+def test_where_no_slice_has_a_tumour_the_chart_by_class_is_empty():
+    summary = {"by_class": {"glioma": {"dice": None}}, "intervals": {"by_class": {"glioma": {"dice": None}}}}
+    chart = charts.dice_by_class([score("glioma", math.nan, tumour_pixels=0)], summary)
+    assert "<svg" in chart
+    assert 'class="mean"' not in chart
+
+
 def test_a_report_of_predictions_keeps_the_largest_masks_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "MAX_SLICES", 3)
     report = predictions.PredictionReport(tmp_path, Postprocessing(0.5, 0.0))

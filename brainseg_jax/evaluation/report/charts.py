@@ -157,7 +157,8 @@ def dice_by_class(scores: Sequence[SliceScore], summary: Mapping[str, Any]) -> s
     """Draws the Dice of each slice by class, with mean and interval; `summary` is what `summarize` returns."""
     present = [label for label, of_class in summary["by_class"].items() if of_class["dice"] is not None]
     signs = _signs(summary["by_class"])
-    chart, jitter = Chart((-0.5, len(present) - 0.5), (0, 1)), np.random.default_rng(0)
+    places = max(len(present), 1)  # one, and nothing in it, where no slice has a tumour
+    chart, jitter = Chart((-0.5, places - 0.5), (0, 1)), np.random.default_rng(0)
     for place, label in enumerate(present):
         dice = [score.dice for score in scores if score.label == label and score.tumour_pixels]
         # Left of the mean, whose number stands at its right.
