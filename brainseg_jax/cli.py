@@ -156,6 +156,8 @@ def _explain(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return str(cause)
+    if isinstance(error, BrokenPipeError):
+        return "the program that reads the output has ended: let it read to the end, or write to a file."
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
         return f"{error.filename or 'a file'}: {error.strerror}; name another place, or make room or rights there."
     # ml_collections has no error class of its own: a file that is missing, a key that the config lacks, a wrong type.

@@ -91,6 +91,23 @@ def test_an_interrupt_ends_a_program_wherever_it_comes(tmp_path, place):
         ]
 
 
+def test_a_reader_of_the_output_that_ends_is_told(tmp_path):
+    program = "from brainseg_jax import cli\ndef main():\n for _ in range(10**5): print('line')\ncli.run(main)"
+    script = tmp_path / "print.py"
+    script.write_text(program)
+    finished = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {script} | head -1"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout == "line\n"
+    assert finished.stderr == (
+        "error: the program that reads the output has ended: let it read to the end, or write to a file.\n"
+    )
+
+
 def test_a_full_disk_behind_standard_output_is_told(tmp_path):
     with open("/dev/full", "w") as full:
         finished = run(tmp_path, "from brainseg_jax import cli\ncli.run(lambda: print('scores'))", stdout=full)
