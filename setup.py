@@ -42,7 +42,7 @@ setup(
         "numpy>=2.0",
         "scipy>=1.14",  # the phantom's smooth fields
         "matplotlib>=3.9",  # figures
-        "pillow>=10",  # PNG and JPEG
+        "pillow>=10.1",  # PNG and JPEG
         "tensorboardX>=2.6.2.2",  # TensorBoard files without TensorFlow
         "tqdm>=4.66",  # progress bars
         "pooch[progress]>=1.8",  # the download from figshare, with checksums
