@@ -93,6 +93,8 @@ def _draw_sizes(axes: Axes, scores: Sequence[SliceScore], classes: Sequence[str]
             label=label,
         )
     axes.set_xscale("log")
+    if not scores:
+        axes.set_xlim(0.1, 10)  # matplotlib finds no range of its own where nothing is drawn
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tumour's share of the image", fontsize=9, color=INK, labelpad=2)

@@ -73,3 +73,10 @@ def test_no_scores_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no score to draw"):
         score_charts.score_overview([], {}, tmp_path / "a.png", title="title", classes=LABELS)
     assert not (tmp_path / "a.png").exists()
+
+
+def test_slices_of_which_none_has_a_tumour_give_empty_panels(tmp_path):
+    rows = [score("glioma", np.nan, tumour_pixels=0, slice_id=number) for number in range(3)]
+    path = tmp_path / "none.png"
+    score_charts.score_overview(rows, calibration_of(lambda found: found > 2), path, title="none", classes=LABELS)
+    assert pixels_of(path).shape[1] > 900
