@@ -26,6 +26,7 @@ OUT = flags.DEFINE_string(
 )
 MINUTES = flags.DEFINE_float("minutes", 0.0, "Time limit of this call; 0: until all is done.", lower_bound=0.0)
 STAGES = flags.DEFINE_list("stages", [], "Which stages, separated by commas; all if not given.")
+JOBS = flags.DEFINE_list("jobs", [], "Which jobs of these stages, as the summary names them; all if not given.")
 TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on phantoms if --data_dir is not given.")
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENTS = 12  # of whom phantom slices are made
@@ -49,6 +50,14 @@ def main() -> None:
     data_dir = Path(DATA_DIR.value or directory / "state" / "data").absolute()
     if DATA_DIR.value:
         Dataset(str(data_dir), config=dataset)  # refuses a folder without the dataset
+    all_jobs = list(jobs.list_jobs(tiny=TINY.value, dataset=dataset, data_dir=data_dir, directory=directory))
+    if unknown := sorted(set(JOBS.value) - {job.name for job in all_jobs}):
+        raise InputError(f"--jobs names {unknown[0]}: choose from {', '.join(job.name for job in all_jobs)}.")
+    chosen = [
+        job
+        for job in all_jobs
+        if (not STAGES.value or job.stage in STAGES.value) and (not JOBS.value or job.name in JOBS.value)
+    ]
     for folder in ("state", "results"):
         (directory / folder).mkdir(parents=True, exist_ok=True)
     refusal = f"{directory} is in use by another process: wait for it, or name another --out."
@@ -66,9 +75,6 @@ def main() -> None:
         runner = Runner(directory, repository=REPOSITORY, started=started, seconds=seconds, environment=environment)
         if dataset == "phantom":
             _make_phantoms(runner, data_dir)
-        all_jobs = list(jobs.list_jobs(tiny=TINY.value, dataset=dataset, data_dir=data_dir, directory=directory))
-
-        chosen = [job for job in all_jobs if not STAGES.value or job.stage in STAGES.value]
         minutes = dict.fromkeys(jobs.STAGES, TINY_STAGE_MINUTES) if TINY.value else jobs.STAGES
         stages = runner.run(chosen, minutes=minutes, missing=_find_missing(environment))
         for _ in itertools.chain(stages, ["end"]):  # also when nothing is left to run

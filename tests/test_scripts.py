@@ -106,6 +106,7 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ("reproduce", ["--out=out"], "--data_dir is missing: name the prepared dataset, or add --tiny"),
         ("reproduce", ["--out=out", "--data_dir=none"], r"none holds no figshare_brain_tumor"),
         ("reproduce", ["--out=out", "--tiny", "--stages=magic"], "--stages names magic: choose from correctness"),
+        ("reproduce", ["--out=out", "--tiny", "--jobs=magic"], "--jobs names magic: choose from checks, unet_64_slice"),
         ("evaluate", ["--workdir=one,two"], "--output is missing: name a folder"),
         ("save_results", ["--reproduced=nowhere"], r"nowhere/results/plan\.txt is missing"),
         ("compare", ["nowhere"], "DIR_B is missing: give DIR_A DIR_B"),

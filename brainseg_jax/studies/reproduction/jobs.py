@@ -51,6 +51,7 @@ def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> I
     if tiny:
         common |= {"train.epochs": 1, "model.start_filters": 2, "optimizer.warmup_epochs": 0.5}
     bfloat16: dict[str, Any] = {} if tiny else {"model.dtype": "bfloat16"}
+    long = {} if tiny else {"train.epochs": 100}  # as the weights in the package had
     tiny_flag = ("--tiny",) if tiny else ()
 
     def job(stage: str, name: str, result: str, *commands: tuple[str, ...], **options: Any) -> Job:
@@ -79,7 +80,7 @@ def list_jobs(*, tiny: bool, dataset: str, data_dir: Path, directory: Path) -> I
     yield job("benchmark", "benchmark", "benchmark.json", benchmark, min_seconds=minutes * 60, needs=("torch",))
     strong_sides, protocols = ((64,), ("official",)) if tiny else ((256, 512), ("family", "official"))
     for stage, suffix, settings in (
-        *(("strong", f"_strong_{side}_family", {"data.image_size": side, **bfloat16}) for side in strong_sides),
+        *(("strong", f"_strong_{side}_family", {"data.image_size": side, **bfloat16, **long}) for side in strong_sides),
         *(("folds", f"_{size}_{name}", {"data.image_size": size, "split.protocol": name}) for name in protocols),
     ):
         for network in networks:
