@@ -1,4 +1,4 @@
-"""What every script shares: flags in, exit code out."""
+"""Runs a script: parses its flags and turns its errors into a sentence and an exit code."""
 
 import contextlib
 import difflib
@@ -23,7 +23,7 @@ from brainseg_jax.config import flatten, get_config
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
-# What a disk, a user's rights or a name that is taken may do to any program; others are mistakes of ours.
+# Errors that a full disk, missing rights or a taken name may cause in any program; other errors are our own bugs.
 _OF_THE_SYSTEM = {
     getattr(errno, name, None)
     for name in (
@@ -35,15 +35,15 @@ _INTERRUPTED = "interrupted; what was complete is kept, and the same command goe
 
 
 def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
-    """Settles what JAX needs (`xla_setup.set_up`), parses the flags, runs `main` and exits.
+    """Sets up JAX (`xla_setup.set_up`), parses the flags, runs `main` and exits.
 
-    An `InputError`, also one that a library raised again as its own, and a mistake in a flag or a config file end the
-    program with one sentence on standard error and exit code 1. An interrupt ends it with exit code 130, SIGTERM with
-    143, both when what is being written is whole. One that comes while Python ends ends it at once.
+    An `InputError` (also one that a library wrapped in an error of its own) or a mistake in a flag or a config file
+    ends the program with one sentence on standard error and exit code 1. An interrupt ends it with exit code 130,
+    SIGTERM with 143, both once the current file is complete, but at once during Python's shutdown.
 
     Args:
       main: the program.
-      arguments: names of what must stand on the command line beside the flags; `main` is called with it.
+      arguments: names of the required positional arguments; `main` is called with their values.
     """
 
     def guarded(given: list[str]) -> None:
@@ -64,13 +64,13 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     try:
         xla_setup.end_with_parent()
         signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell lets its background jobs ignore it
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore it
             signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _handle_unraisable
         xla_setup.set_up()
-        logging.set_verbosity(logging.FATAL)  # the errors that libraries log they also raise
+        logging.set_verbosity(logging.FATAL)  # libraries also raise the errors that they log
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-        # A shell replaces "~" at the beginning of a word only, not behind "--name=".
+        # A shell expands "~" only at the beginning of a word, not after "--name=".
         home = str(Path("~").expanduser())
         sys.argv = [re.sub(r"(?<=[=,])~(?=/|$)", home, word) if word[:2] == "--" else word for word in sys.argv]
         app.run(guarded, flags_parser=_parse)
@@ -80,9 +80,9 @@ def run(main: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Handles SIGINT, and SIGTERM, which what takes machines away sends first: raises, but ends at once in an import.
+    """Handles SIGINT and SIGTERM (the warning before a machine is taken away): raises, but ends at once in an import.
 
-    C++ modules crash on an error in the middle of their import, and some Python modules go on without a part.
+    An error in the middle of an import crashes C++ modules, and some Python modules go on with a part missing.
     """
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -92,9 +92,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _handle_unraisable(unraisable: Any) -> None:
-    """Handles an error where Python must ignore all, as in the callbacks of its collector: sends an interrupt anew.
+    """Handles an error where Python cannot raise it, as in garbage-collector callbacks: sends an interrupt again.
 
-    Leaves out what tensorstore's threads print when a checkpoint could not be written, which is told by then.
+    Hides what tensorstore's threads print when a checkpoint could not be written: it has been reported by then.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt) and unraisable.exc_value.args:
         threading.Timer(0.1, os.kill, (os.getpid(), *unraisable.exc_value.args)).start()
@@ -103,19 +103,19 @@ def _handle_unraisable(unraisable: Any) -> None:
 
 
 def _end_at_once_when_interrupted() -> None:
-    """Leaves interrupts to the system: while Python ends, nothing is left that could be unfinished."""
+    """Restores the system's handling of interrupts: during Python's shutdown no work is left to finish."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def run_program() -> None:
-    """Runs the script that the program's name names: brainseg-predict runs scripts/predict.py."""
+    """Runs the script that belongs to the program's name: brainseg-predict runs scripts/predict.py."""
     name = Path(sys.argv[0]).stem.removeprefix("brainseg-").replace("-", "_")
     runpy.run_module(f"brainseg_jax.scripts.{name}", run_name="__main__", alter_sys=True)
 
 
 def define_postprocessing_flags() -> Callable[[], dict[str, Any]]:
-    """Defines flags that replace how a run makes its masks; returns a function that gives their values."""
+    """Defines flags that override how a run makes its masks; returns a function that gives their values."""
     threshold = flags.DEFINE_float("threshold", None, "A pixel is tumour above it; the run's if not given.")
     fraction = flags.DEFINE_float(
         "min_component_fraction", None, "Components below this share of the image are left out; the run's if not given."
@@ -136,12 +136,12 @@ def _parse(arguments: list[str]) -> list[str]:
         if word in ("--config=", "--workdir=", "--weights=", "--input=", "--output=", "--out="):
             _fail(f"{word[:-1]} is empty: name a place, or leave it out.")
         config = Path(word.removeprefix("--config="))
-        if word.startswith("--config=") and config.exists() and not config.is_file():  # a pipe would be waited for
+        if word.startswith("--config=") and config.exists() and not config.is_file():  # reading a pipe would wait
             _fail(f"{word} names no file: give one that is written as configs/unet.py is.")
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        if "Traceback" in str(error):  # a config file has raised, and the message quotes all of it
+        if "Traceback" in str(error):  # a config file raised; the message holds the whole traceback
             _fail(_explain_config(error))
         _fail(f"{error}; --help lists the flags.")
     except Exception as error:
@@ -150,7 +150,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _explain(error: Exception) -> str:
-    """Returns the sentence of a mistake that a user can mend; any other error is raised again."""
+    """Returns a sentence about a mistake that a user can correct; raises any other error again."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__ or cause.__context__
@@ -181,7 +181,7 @@ def _explain_config(error: BaseException) -> str:
             break
         link = link.__context__
     message = " ".join(str(error.args[0] if error.args else error).strip("\"'").split())
-    # ml_collections quotes its messages, also within one another.
+    # ml_collections quotes its messages, and quotes messages within messages.
     bare = re.sub(r"""\\n|["'\\]""", " ", message)
     if unknown := re.match(r"(?:\w+Error: +)?(?:Key )?\s*(\w+)\s+(?:does not exist|Did you mean)|\s*(\w+)\s*$", bare):
         field = unknown[1] or unknown[2]
@@ -201,9 +201,9 @@ def _fail(message: str) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    """Ends the program without what libraries do when Python ends: after a full disk, that would be more errors."""
+    """Ends the program without the libraries' exit handlers: on a full disk they would only raise more errors."""
     print(message, file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the disk may be full that it is written to
+        with contextlib.suppress(OSError):  # the output may go to a full disk
             stream.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Settings of a run: every field with its default. The files of configs/ are differences from these."""
+"""Settings of a run: every field with its default. The files of configs/ change some of them."""
 
 import runpy
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Random changes, drawn for each slice; the mask moves along; 0 turns one off.
     config.augmentation = ml_collections.ConfigDict()
-    config.augmentation.probability = 1.0  # with which each change (but the flip) happens to a slice, in [0, 1]
+    config.augmentation.probability = 1.0  # probability that each change (but the flip) happens to a slice, in [0, 1]
     config.augmentation.flip = 0.0  # probability of a left-right flip, in [0, 1]
     config.augmentation.rotation = 0.0  # largest angle in degrees, either way
     config.augmentation.scale = 0.0  # largest change of the side lengths, as a share of them, in [0, 1)
@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 30  # passes over the training slices
-    config.train.batch_size = 8  # slices a step, over all devices
+    config.train.batch_size = 8  # slices per step, over all devices
     config.train.steps_per_call = 0  # steps in one compiled call; 0: a whole epoch on a GPU, one on a CPU
     config.train.init_from = ""  # weights of the same network to start from: a workdir, a weights folder or a name
     config.train.loss = "bce"  # "bce", "dice" or "bce_dice" (their sum)
@@ -61,14 +61,14 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 5e-4  # Adam's learning rate at its highest
-    config.optimizer.schedule = "plateau"  # how it falls: "plateau" or "cosine"
-    config.optimizer.warmup_epochs = 0.0  # epochs in which it first rises from 0, under "cosine" only
+    config.optimizer.schedule = "plateau"  # how the learning rate falls: "plateau" or "cosine"
+    config.optimizer.warmup_epochs = 0.0  # epochs in which the learning rate first rises from 0, under "cosine" only
     config.optimizer.weight_decay = 0.0  # AdamW's decoupled decay of the kernels; 0: plain Adam
     config.optimizer.l2_penalty = 0.0  # factor of the sum of squared kernels that is added to the loss
     config.optimizer.plateau_factor = 0.1  # multiplies the learning rate when the validation loss stalls
     config.optimizer.plateau_patience = 5  # epochs without improvement that count as stalled
     config.optimizer.plateau_rtol = 0.0  # smallest improvement that counts, as a share of the best loss
-    config.optimizer.plateau_atol = 1e-4  # the same, absolute; both are added. Keras, as published: 0 and 1e-4
+    config.optimizer.plateau_atol = 1e-4  # the same, as a loss; both are added. Keras, as published: 0 and 1e-4
     config.optimizer.minimum_learning_rate = 1e-5  # the schedule never goes below it
 
     config.evaluation = ml_collections.ConfigDict()
@@ -76,7 +76,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.min_component_fraction = 0.0  # smaller components, as a share of the image, are removed
     config.evaluation.tune_postprocessing = False  # tune the two above on validation when training ends
     config.evaluation.tta_flip = False  # average the probabilities of the image and its mirror image
-    return config.lock()  # a misspelt field is a mistake and no new field
+    return config.lock()  # so that a misspelt field raises instead of becoming a new field
 
 
 def load_config(path: str | Path) -> ml_collections.ConfigDict:
@@ -98,7 +98,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_like(value: Any, default: Any) -> bool:
-    """Whether a value has the type of a default; a whole number is a float too, and a bool is no number."""
+    """Whether a value has the type of a default; a whole number also counts as a float, but a bool is not a number."""
     if isinstance(value, bool) or isinstance(default, bool):
         return type(value) is type(default)
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))

@@ -1,4 +1,4 @@
-"""The one error that a user can mend, and how it quotes errors of libraries and what stands in files."""
+"""Defines the error that a user can correct, and shortens what it quotes from libraries and files."""
 
 
 class InputError(ValueError):
@@ -9,5 +9,5 @@ class InputError(ValueError):
 
 
 def shorten(quoted: Exception | str, *, characters: int = 200) -> str:
-    """Returns the beginning of a text in one line: damaged files may hold long values, which libraries repeat."""
+    """Returns the beginning of a text on one line: libraries quote the values in damaged files, which may be long."""
     return " ".join(str(quoted).split())[:characters]

@@ -1,4 +1,4 @@
-"""Every field that a run has, with its default. They stand, each with its explanation, in brainseg_jax/config.py."""
+"""All fields of a run with their defaults; brainseg_jax/config.py explains each field."""
 
 from brainseg_jax.config import get_config
 

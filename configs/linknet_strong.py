@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the strong recipe with LinkNet, whose logits, normed too, start where tumours are rare."""
+    """Returns the strong recipe with LinkNet, whose logits, which have batch norm, start at a low prior of tumour."""
     config = load_config(FOLDER / "unet_strong.py")
     config.model = load_config(FOLDER / "linknet.py").model
     config.model.prior = 0.01

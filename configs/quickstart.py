@@ -1,4 +1,4 @@
-"""U-Net on the phantom slices: what scripts/quickstart.sh trains in a minute or two on two CPU cores."""
+"""U-Net on the phantom slices: scripts/quickstart.sh trains it in a minute or two on two CPU cores."""
 
 import ml_collections
 
@@ -6,7 +6,7 @@ from brainseg_jax.config import get_config as get_defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Small images, few epochs, a larger learning rate; families apart."""
+    """Returns the settings: small images, few epochs, a larger learning rate; families apart."""
     config = get_defaults()
     config.data.dataset = "phantom"
     config.data.data_dir = "runs/phantom_data"

@@ -6,7 +6,7 @@ from brainseg_jax.config import get_config as get_defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Families apart; batch norm, augmentation, Dice with cross-entropy, AdamW with cosine, averaged weights."""
+    """Returns the recipe: families apart, batch norm, augmentation, Dice with cross-entropy, AdamW with cosine, EMA."""
     config = get_defaults()
     config.split.protocol = "family"
     config.data.intensity_percentile = 0.5  # one bright pixel or a burnt-in letter must not rule the grey scale

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Measures, prints a line a case, and writes benchmark.json, README.md and benchmark.png."""
+    """Measures, prints a line per case, and writes benchmark.json, README.md and benchmark.png."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs the GPU's memory as well
     try:
         import torch  # noqa: F401

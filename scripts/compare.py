@@ -38,7 +38,7 @@ def main(*arguments: str) -> None:
         print(f"written to {output}")
         if all((folder / "checkpoints").is_dir() or has_weights(folder) for folder in folders):
             comparison.draw_differences(folders, pairs, output / "most_different.png")
-        else:  # as those of docs/results
+        else:  # for instance those in docs/results
             print("no picture of the slices on which they differ: a folder holds no network")
 
 

@@ -22,9 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Compiles one program after the other, prints a line for each, and writes the tables anew each time.
+    """Compiles one program after the other, prints a line for each, and rewrites the tables each time.
 
-    Programs that program.json has already of this commit and these versions are not compiled again.
+    Skips programs that program.json already has for this commit and these versions.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
@@ -49,7 +49,7 @@ def main() -> None:
         earlier = read_json(folder / "program.json")
         if all(earlier.get(name) == content[name] for name in ("commit", "versions")):
             content |= {name: earlier[name] for name in ("cards", "programs")}
-    jax.config.update("jax_enable_compilation_cache", False)  # the time of a compilation is to be that of one
+    jax.config.update("jax_enable_compilation_cache", False)  # so that the measured time is that of a compilation
     for name, card in chosen.items():
         content["cards"][name] = dataclasses.asdict(card)
         for program in programs.list_programs(CONFIGS.value, TASKS.value, DTYPES.value, map(int, DEVICES.value)):

@@ -35,7 +35,7 @@ POSTPROCESSING = cli.define_postprocessing_flags()
 
 
 def main() -> None:
-    """Predicts the masks, counts them and lists what could not be read."""
+    """Predicts the masks, counts them and lists the files that could not be read."""
     from tqdm import tqdm
 
     from brainseg_jax.evaluation.report.predictions import PredictionReport

@@ -29,7 +29,7 @@ STAGES = flags.DEFINE_list("stages", [], "Which stages, separated by commas; all
 JOBS = flags.DEFINE_list("jobs", [], "Which jobs of these stages, as the summary names them; all if not given.")
 TINY = flags.DEFINE_bool("tiny", False, "Everything in miniature on a CPU, on phantoms if --data_dir is not given.")
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENTS = 12  # of whom phantom slices are made
+PATIENTS = 12  # in the phantom slices
 TINY_STAGE_MINUTES = 5.0
 LESS_COMPILING = "--xla_backend_optimization_level=1"  # compiling is most of the work of a miniature
 

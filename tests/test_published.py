@@ -1,4 +1,4 @@
-"""The published numbers: what is known of the published runs from elsewhere holds for their curves."""
+"""The published numbers: the curves agree with what other sources say about the published runs."""
 
 import importlib
 

@@ -21,7 +21,7 @@ from brainseg_jax.errors import InputError
 ELASTIC_KNOTS = 5  # the elastic displacement is drawn on a grid of 5×5 points and interpolated smoothly
 BIAS_KNOTS = 3  # the brightness likewise, on 3×3 points
 LOW_RESOLUTION, GATES = 1, 2  # folded into a key, for draws in addition to those that the key is split for
-# The largest strengths; 1 where none is given.
+# The largest strengths; 1 for a change that is not listed.
 LIMITS = {"rotation": 180.0, "scale": 0.99, "contrast": 0.99, "low_resolution": 0.9, "blur": 0.02}
 
 
@@ -81,7 +81,7 @@ def augment(key: Array, images: Array, masks: Array, *, augmentation: Augmentati
 
 
 def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
-    """Draws from where each pixel of a warped slice is taken: (S, S, 2) rows and columns."""
+    """Draws the position from which each pixel of a warped slice is taken: (S, S, 2) rows and columns."""
     flip_key, angle_key, scale_key, shift_key, elastic_key = jax.random.split(key, 5)
     happens = _gates(key, strength.probability)
     middle = (side - 1) / 2
@@ -105,7 +105,7 @@ def _source_points(key: Array, side: int, strength: Augmentation) -> Array:
 
 
 def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Array:
-    """Changes grey levels; masks stay."""
+    """Changes grey levels; masks stay as they are."""
     gamma_key, contrast_key, level_key, noise_key, bias_key, blur_key = jax.random.split(key, 6)
     one_each = (len(images), 1, 1, 1)
     happens = _gates(key, strength.probability, shape=one_each)
@@ -132,7 +132,7 @@ def _change_intensities(key: Array, images: Array, strength: Augmentation) -> Ar
 
 
 def _gates(key: Array, probability: float, *, shape: tuple[int, ...] = ()) -> Callable[[str, Array, ArrayLike], Array]:
-    """Returns `happens(name, changed, unchanged)`: `changed` with the probability, drawn for each name."""
+    """Returns `happens(name, changed, unchanged)`: `changed` with this probability, drawn for each name."""
     names = [field.name for field in dataclasses.fields(Augmentation)]
 
     def happens(name: str, changed: Array, unchanged: ArrayLike) -> Array:

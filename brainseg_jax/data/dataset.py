@@ -17,7 +17,7 @@ from brainseg_jax.data.tfds_build import SOURCE_FILE
 from brainseg_jax.errors import InputError, shorten
 from brainseg_jax.utils.files import read_json
 
-# The builder of each dataset, and what makes scripts/prepare_data.py prepare it.
+# The builder of each dataset, and the flags with which scripts/prepare_data.py prepares it.
 BUILDERS: Mapping[str, tuple[type[tfds.core.DatasetBuilder], str]] = {
     "figshare": (Builder, ""),
     "phantom": (Builder, " --phantom=40"),
@@ -47,7 +47,7 @@ class Dataset:
     Attributes:
       name: one of `BUILDERS`: "figshare", "phantom", or "folder" for a user's own slices.
       metadata: metadata of all slices, by ascending id.
-      fingerprint: tells datasets from other files apart; "" where scripts/prepare_data.py did not build it.
+      fingerprint: identifies the files it was built from; "" where scripts/prepare_data.py did not build it.
     """
 
     def __init__(self, data_dir: str, *, config: str) -> None:
@@ -118,7 +118,7 @@ class Dataset:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Makes one sentence of what array_record and TFDS raise, in many classes, for files that cannot be read."""
+        """Turns the errors of many classes that array_record and TFDS raise for unreadable files into one sentence."""
         try:
             yield
         except Exception as error:

@@ -30,7 +30,7 @@ def stem_of(path: Path) -> str:
 
 
 def format_of(path: Path) -> str | None:
-    """Returns which of `FORMATS` a file has, by its suffix or, if that is another one, by its first bytes; or None."""
+    """Returns a file's format, one of `FORMATS`, by its suffix or else by its first bytes; None if it is unknown."""
     name = path.name.lower()
     for format_, suffixes in FORMATS.items():
         if name.endswith(suffixes):
@@ -49,7 +49,7 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
       InputError: the file is in none of the formats, damaged or too large, has values that are not finite, or the
         library that reads its format is not installed.
     """
-    if not os.path.isfile(path):  # a pipe would be waited for; Path's own method raises where a name is too long
+    if not os.path.isfile(path):  # reading a pipe would wait; Path.is_file raises where a name is too long
         problem = "is no file but a folder, a pipe, a socket or a device" if os.path.exists(path) else "is missing"
         raise InputError(f"{path} {problem}: name an image file.")
     format_ = format_of(path)
@@ -79,7 +79,7 @@ def read_slices(path: Path, *, axis: int = 2) -> list[ImageSlice]:
     for slice_ in slices:
         if not slice_.image.size or not np.isfinite(slice_.image).all():
             raise InputError(f"{path} has values that are not finite, or none: replace them, or leave it out.")
-    # A distance of 0 or less says nothing: it is not known.
+    # A spacing of 0 or less means that it is not known.
     return [one if _has_sides(one.spacing_mm) else one._replace(spacing_mm=None) for one in slices]
 
 
@@ -94,7 +94,7 @@ def read_image(path: Path) -> np.ndarray:
       (H, W), upright, with the file's grey levels.
 
     Raises:
-      InputError: it has several; or see `read_slices`.
+      InputError: the file has several images; or see `read_slices`.
     """
     slices = read_slices(path)
     if len(slices) > 1:

@@ -81,7 +81,7 @@ class StreamingLoader:
         )
         sharding = batch_sharding(self._mesh, axis=1)
         sent = (StepBatches(shard_local(slices, sharding), None) for slices in gathered)
-        # A pair sends the next batches before the compiled step works on the current ones; the last one has no next.
+        # Taking pairs sends the next batches before the compiled step works on the current ones; the last has no next.
         sent_and_none: Iterator[Any] = itertools.chain(sent, [None])
         for current, _ in itertools.pairwise(sent_and_none):
             yield current
@@ -126,7 +126,7 @@ def choose_steps_per_call(wanted: int, loader: SliceLoader, *, batches: int) -> 
       batches: batches of an epoch.
 
     Returns:
-      `wanted`, if it is not 0. Otherwise 1 on a CPU, where XLA runs convolutions inside a loop some ten times slower;
+      `wanted`, if it is not 0. Otherwise 1 on a CPU, where XLA runs convolutions inside a loop about ten times slower;
       on a GPU all batches, or 8 if their slices are streamed and must fit in its memory.
     """
     best = 1 if jax.default_backend() == "cpu" else batches if isinstance(loader, DeviceLoader) else 8

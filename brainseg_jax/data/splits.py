@@ -170,8 +170,8 @@ def _draws(purpose: str, names: Sequence[str] | np.ndarray) -> list[float]:
 
 
 def _validation_families(families: np.ndarray, share: float) -> list[str]:
-    """Chooses about a share of the training families for validation."""
+    """Chooses about this share of the training families for validation."""
     names = sorted(set(families.tolist()))
     draws = dict(zip(names, _draws("validation", names), strict=True))
-    # In a dataset of few families no number may be below the share: then the family with the lowest validates.
+    # With few families it can happen that no number is below the share: then the family with the lowest one validates.
     return [family for family, draw in draws.items() if draw < share] or [min(draws, key=lambda name: draws[name])]

@@ -16,9 +16,9 @@ SOURCE_FILE = "source.json"
 
 
 def without_bucket(info: tfds.core.DatasetInfo) -> tfds.core.DatasetInfo:
-    """Lets a dataset that is not built do without what TFDS knew of it in Google's storage.
+    """Keeps TFDS from looking in Google's storage for facts about a dataset that is not built yet.
 
-    TFDS no longer asks there, but makes an empty folder in TMPDIR for the answer, each time, and leaves it.
+    TFDS no longer asks there, but each time it leaves behind an empty folder in TMPDIR, made for the answer.
     """
     vars(info)["initialize_from_bucket"] = lambda: None
     return info
@@ -37,7 +37,7 @@ def build(
     Args:
       create: makes the builder for a TFDS root.
       data_dir: the TFDS root.
-      facts: about the source, for source.json; `fingerprint` tells it from others.
+      facts: about the source, for source.json; its `fingerprint` identifies the source.
       overwrite: whether a build from another source is replaced.
       manual_dir: the folder that the builder reads, if it reads one.
 
@@ -72,10 +72,10 @@ def build(
         (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2))
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
-            folder.rename(unfinished / "replaced")  # whole or not at all, which a deletion is not
+            folder.rename(unfinished / "replaced")  # atomic, unlike a deletion
         finished.rename(folder)
     except Exception as error:
-        # An error that names its file may be of one that is read.
+        # An error that names a file may be about a file that is read, not about the disk that is written to.
         if not getattr(error, "filename", None) and (reason := refusal_of_disk(error)):
             raise InputError(
                 f"The dataset could not be written to {data_dir} ({reason}): make room or rights there, or name "

@@ -49,8 +49,8 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     Returns:
       `slices`, `families`; for each of `METRICS` and `share_missed` a dict of `first`, `second` (means over the slices
       for which both runs have a value), `difference` (second minus first), `interval` ([low, high], None where there
-      are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice and its `slices`; all
-      None where there is no slice. Slices without a tumour have no values and count in `slices` and `families` alone.
+      are too few families, see metrics/bootstrap.py); `by_class` and `by_size`: the same of Dice, and its `slices`;
+      None where there are none. Slices without a tumour have no values and count in `slices` and `families` alone.
 
     Raises:
       InputError: see `pair_scores`.
@@ -62,7 +62,7 @@ def compare_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) ->
     values = {name: np.array([[score.metrics[name] for score in pair] for pair in pairs], float) for name in METRICS}
     has_tumour = np.array([one.tumour_pixels > 0 for one, _ in pairs])
     values["share_missed"] = np.where(has_tumour[:, None], values["dice"] == 0, np.nan)
-    # The files of scores name only the classes that occur; figshare's three are known.
+    # Score files name only the classes that occur; figshare's three are known and all shown, in their own order.
     classes = LABELS if set(labels) <= set(LABELS) else sorted(set(labels.tolist()))
 
     def compare_group(chosen: np.ndarray) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def comparison_table(comparison: dict[str, Any], *, names: tuple[str, str]) -> s
       names: of the two runs.
 
     Returns:
-      A row a metric, with an arrow in the direction of better values; the last column names the better run where the
+      A row per metric, with an arrow in the direction of better values; the last column names the better run where the
       interval of the difference excludes 0.
     """
     rows = {
@@ -99,7 +99,7 @@ def comparison_table(comparison: dict[str, Any], *, names: tuple[str, str]) -> s
 
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
-    """Returns the names of two folders, with as many of the folders above them as tell the two apart."""
+    """Returns the names of two folders, each with as many parent folders as are needed to tell them apart."""
     parts = first.absolute().parts, second.absolute().parts
     length = next((n for n in range(1, min(map(len, parts))) if parts[0][-n:] != parts[1][-n:]), 1)
     return "/".join(parts[0][-length:]), "/".join(parts[1][-length:])
@@ -134,7 +134,7 @@ def draw_differences(
 
 
 def _predict(directory: Path, slice_ids: Sequence[int]) -> dict[int, tuple[Sample, np.ndarray]]:
-    """Returns sample and predicted mask of each slice; in a cross-validation, by the fold that was tested on it."""
+    """Returns sample and predicted mask of each slice; in a cross-validation, by the fold that tests it."""
     runs = sorted(directory.glob("fold_*")) or [directory]
     result = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""Scores trained networks on a split of their dataset, slice by slice, each at its own size."""
+"""Scores trained networks on a split of their dataset, slice by slice, each slice at its own size."""
 
 import contextlib
 import warnings
@@ -48,28 +48,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores the best checkpoint of a run, or several runs as an ensemble (see `Ensemble`).
 
-    The config of an ensemble's first run says how masks are made; where its threshold and smallest component were tuned
-    on validation, they are tuned anew for the ensemble.
+    An ensemble makes masks as its first run's config says; if that run's threshold and smallest component were tuned on
+    validation, they are tuned again for the ensemble.
 
     Args:
-      directory: the run's workdir, or a folder of weights; of an ensemble, those of its runs.
+      directory: the run's workdir, or a folder of weights; for an ensemble, a sequence of these.
       split: "train", "validation", "test" or "all".
       output: folder for evaluation_<split>.json, per_slice_<split>.csv and the figures; for an ensemble also for
         members.json and for config.json and splits.json of its first run.
-      data_dir: the prepared dataset in another place, or another one, of which "all" can be scored; "" for the place
-        that the run was trained with.
+      data_dir: the folder of the prepared dataset if it was moved, or of another dataset, of which "all" can be scored;
+        "" for the folder that the run was trained with.
       examples: slices in each of the figures of the best, the median and the worst predictions; 0 for no such figures.
       save_masks: whether to write the predicted masks too, as masks_<split>/<slice id>.png of 0 and 255.
-      threshold: in place of the run's.
-      min_component_fraction: in place of the run's.
-      tta_flip: in place of the run's.
+      threshold: overrides the run's.
+      min_component_fraction: overrides the run's.
+      tta_flip: overrides the run's.
 
     Returns:
       The content of evaluation_<split>.json; for an ensemble with `members`, their names, and the `seed` of each.
 
     Raises:
-      InputError: no run, no dataset, an unknown split, a dataset without the slices or with other patients, one of the
-        last three arguments for an ensemble, or see `Ensemble`.
+      InputError: there is no run or no dataset; the split is unknown; the dataset lacks the slices or has other
+        patients; one of the last three arguments is given for an ensemble; or see `Ensemble`.
     """
     options: dict[str, Any] = {
         "threshold": threshold,
@@ -147,7 +147,7 @@ def evaluate(
 
 
 def describe_scored_run(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the settings that tell the results of a run from those of others."""
+    """Returns the settings that distinguish the results of a run from those of other runs."""
     return {
         "protocol": config.split.protocol,
         "fold": config.split.fold if has_folds(config.split.protocol) else None,
@@ -180,14 +180,14 @@ def write_evaluation(
 def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
     """Opens the dataset of a run, or the one in `data_dir` if that is not "".
 
-    There it is one of the run's kind if there is one, else the only one of another: any network may be scored on it.
+    In `data_dir` that is the dataset of the run's kind, or else the only one of another kind: any may be scored.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no such dataset.
     """
     if not data_dir:
         place = Path(config.data.data_dir)
-        if not place.exists():  # moved, or it was named from another folder
+        if not place.exists():  # moved, or named relative to another folder
             raise InputError(
                 f"The run's dataset is not in {place.absolute()}: name the folder that holds it as --data_dir."
             )
@@ -209,7 +209,7 @@ def open_dataset(config: ml_collections.ConfigDict, data_dir: str) -> Dataset:
 
 
 def _require_same_pixels(run: Path, dataset: Dataset, data_dir: str) -> None:
-    """Refuses a dataset that was replaced since the run; one that the user names may come from other files."""
+    """Refuses a dataset that was replaced since the run; only warns if the user names it with `data_dir`."""
     before = read_fingerprint(run)
     if not before or not dataset.fingerprint or before == dataset.fingerprint:
         return
@@ -226,7 +226,7 @@ def _require_same_pixels(run: Path, dataset: Dataset, data_dir: str) -> None:
 
 
 def _slices_of(run: Path, split: str, dataset: Dataset) -> np.ndarray:
-    """Returns the slice ids of a split of a run, (N,), which the dataset must have, of the same patients."""
+    """Returns the slice ids of a split of a run, (N,); the dataset must have them, with the same patients."""
     slice_ids = np.array(read_splits(run)[split])
     missing = slice_ids[~np.isin(slice_ids, dataset.metadata.slice_ids)]
     if missing.size:

@@ -9,7 +9,7 @@ from brainseg_jax.metrics.calibration import BINS
 from brainseg_jax.metrics.slice_metrics import METRICS
 from brainseg_jax.utils.files import read_json
 
-# See utils/json_shape.py. Evaluations of older versions lack some of what ends in "?".
+# See utils/json_shape.py. Evaluations of older versions lack some of the keys that end in "?".
 _MEAN, _INTERVAL = (float, None), ([float, float], None)
 _MEANS = (*METRICS, "dice_patient_mean", "share_missed", "false_alarm_share")
 _GROUP = {"slices": int, "families": int, "dice": _MEAN, "dice_median": _MEAN, "share_missed": _MEAN}
@@ -50,7 +50,7 @@ _SHAPE: dict[Any, Any] = {
     "by_fold?": {str: {**_MASKS, "slices": int, "families": int, "dice": _MEAN}},
     **_MASKS,
 }
-# What needs another value beside it.
+# Keys that need another key beside them.
 _TOGETHER = {"threshold": "min_component_fraction", "false_alarm_share": "slices_without_tumour"}
 
 

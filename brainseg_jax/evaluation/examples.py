@@ -20,8 +20,8 @@ def choose_examples(scores: Sequence[SliceScore], *, count: int) -> dict[str, li
       count: slices in each group, or fewer where there are fewer families.
 
     Returns:
-      `worst`, `median` and `best`. Of slices with the same Dice, the one with the larger tumour comes first: to miss a
-      large tumour is worse, to predict it well is better. Nothing where no slice has a tumour.
+      `worst`, `median` and `best`. Of slices with the same Dice, the one with the larger tumour comes first: missing a
+      large tumour is worse, predicting it well is better. Empty if no slice has a tumour.
     """
     scores = [score for score in scores if score.tumour_pixels]
     if not scores:
@@ -50,7 +50,7 @@ def draw_examples(
       dataset: holds the slices.
       scores: the slices to choose from.
       folder: where the figures are written.
-      split: starts their file names.
+      split: beginning of the file names.
       count: slices in each figure.
     """
     for name, group in choose_examples(scores, count=count).items():

@@ -1,4 +1,4 @@
-"""Writes the card of trained weights: what they are, how good they are, and what they are not for."""
+"""Writes the card of trained weights: what they are, how good they are, and what they must not be used for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +38,7 @@ def model_card(
     Args:
       name: of the weights.
       config: of their training.
-      evaluation: what evaluation_test.json of the run holds.
+      evaluation: content of the run's evaluation_test.json.
       postprocessing: how its probabilities become masks.
     """
     intervals = evaluation["intervals"]

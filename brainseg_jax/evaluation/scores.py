@@ -1,4 +1,4 @@
-"""The scores of single slices, and the CSV file that holds them, a row a slice."""
+"""The scores of single slices, and the CSV file that holds them, a row per slice."""
 
 import csv
 import dataclasses
@@ -51,8 +51,8 @@ COLUMNS = {field.name: field.type for field in dataclasses.fields(SliceScore) if
 def score_slice(sample: Sample, predicted_mask: np.ndarray, *, patient_id: str, family: str, label: str) -> SliceScore:
     """Compares a predicted mask, (H, W) bool, with the true mask of the slice.
 
-    Overlap with a tumour that is not there is not defined: without a tumour every metric is NaN. What was predicted
-    there is counted in `predicted_pixels`.
+    Without a tumour every metric is NaN, since overlap is not defined then; `predicted_pixels` still counts what was
+    predicted.
     """
     pair = MaskPair(predicted_mask, sample.mask.astype(bool), sample.spacing_mm)
     return SliceScore(
@@ -68,13 +68,13 @@ def score_slice(sample: Sample, predicted_mask: np.ndarray, *, patient_id: str, 
 
 
 def write_scores(path: Path, scores: Sequence[SliceScore]) -> None:
-    """Writes a CSV file, a row a slice."""
+    """Writes a CSV file, a row per slice."""
     rows = ({name: getattr(score, name) for name in COLUMNS} | dict(score.metrics) for score in scores)
     write_csv(path, [*COLUMNS, *METRICS], rows)
 
 
 def read_scores(path: Path) -> list[SliceScore]:
-    """Reads a file of `write_scores`; a metric without a column there is NaN.
+    """Reads a file of `write_scores`; a metric that has no column is NaN.
 
     Raises:
       InputError: the file or a column is missing, or a value is not a number.
@@ -100,7 +100,7 @@ def _parse(row: Mapping[str, str]) -> SliceScore:
 
     Raises:
       KeyError: a column is missing.
-      ValueError: a value is not a number, or is one that no slice has.
+      ValueError: a value is not a number, or is impossible for a slice.
       TypeError: the row is too short.
     """
     score = SliceScore(

@@ -1,4 +1,4 @@
-"""Tells which slices a network was taught by or chosen by: their scores say nothing about new patients."""
+"""Finds the slices on which a network was trained or chosen: their scores say nothing about new patients."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +18,15 @@ TEACHING = ("train", "validation")  # validation chooses the epoch and the thres
 
 
 def find_seen(runs: Sequence[Path], dataset: Dataset) -> set[int]:
-    """Finds the slices of a dataset that runs, or the runs that they started from, were taught by or chosen by.
+    """Finds the slices of a dataset on which runs, or the runs that they started from, were trained or chosen.
 
     Args:
       runs: workdirs, or folders of weights.
-      dataset: what is scored.
+      dataset: the dataset that is scored.
 
     Returns:
-      Their ids: of the slices that were in training or validation and, where the protocol keeps patients or families
-      apart, of all slices of their patients or families. None where the dataset is of another kind than the run's.
+      The ids of the slices that were in training or validation and, where the protocol keeps patients or families
+      apart, of all slices of their patients or families. A run on a dataset of another kind adds none.
     """
     metadata, seen = dataset.metadata, set[int]()
     for run in _with_ancestors(runs):
@@ -65,7 +65,7 @@ def describe_seen(scores: Sequence[SliceScore], seen: set[int]) -> dict[str, Any
 
 
 def warn_of_seen(summary: Mapping[str, Any]) -> str:
-    """Returns a sentence about a summary that mixes what the network has seen with what it has not; "" otherwise."""
+    """Returns a warning if a summary mixes slices that the network has seen with others; "" otherwise."""
     seen = summary.get("seen", {"slices": 0})
     if not seen["slices"] or summary["split"] in TEACHING:
         return ""
@@ -83,7 +83,7 @@ def _with_ancestors(runs: Sequence[Path]) -> Iterator[Path]:
         if start := read_config(run).train.init_from:
             try:
                 ancestor = find_weights(start)
-            except InputError:  # it is no longer there; what it knew was outside this run's test split
+            except InputError:  # it was deleted; it had seen no slice of this run's test split
                 continue
             yield from _with_ancestors([ancestor])
 

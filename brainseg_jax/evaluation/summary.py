@@ -92,7 +92,7 @@ def pooled_dice(scores: Sequence[SliceScore]) -> float:
     Args:
       scores: one or more, of which one has a true or a predicted pixel.
     """
-    # Dice is twice the shared pixels over the true and the predicted ones, so the shared ones follow from it.
+    # Dice = 2 · shared / (true + predicted), from which the number of shared pixels follows.
     total = np.array([score.tumour_pixels + score.predicted_pixels for score in scores])
     # Where there is no tumour nothing is shared.
     shared = np.rint(np.nan_to_num([score.dice for score in scores]) * total / 2)
@@ -123,9 +123,9 @@ def _false_alarms(scores: Sequence[SliceScore]) -> tuple[dict[str, Any], dict[st
     """Describes what was predicted in slices without a tumour.
 
     Returns:
-      `slices_without_tumour`; `false_alarm_share`, the share of them in which any pixel was predicted; and
-      `false_positive_pixels`, the mean number of predicted pixels over all of them; then the interval of the share.
-      Both are empty where every slice has a tumour.
+      Two dicts. The first has `slices_without_tumour`; `false_alarm_share`, the share of them in which any pixel was
+      predicted; and `false_positive_pixels`, the mean number of predicted pixels over all of them. The second has the
+      interval of the share. Both are empty where every slice has a tumour.
     """
     without = [score for score in scores if not score.tumour_pixels]
     if not without:

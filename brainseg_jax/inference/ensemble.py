@@ -16,7 +16,7 @@ class Ensemble:
     """Several trained networks as one: the mean of their probabilities.
 
     Attributes:
-      config: of the first one's training.
+      config: of the first network's training.
       epochs: of each checkpoint.
       postprocessing: how the mean becomes masks.
     """
@@ -40,9 +40,9 @@ class Ensemble:
 
         Args:
           directories: the workdirs of runs that were trained on the same slices, or folders of weights.
-          threshold: in place of that of the first one's config.
+          threshold: overrides that of the first run's config.
           min_component_fraction: likewise.
-          tta_flip: in place of each one's.
+          tta_flip: overrides that of each run.
 
         Raises:
           InputError: there is no run or no checkpoint, or two runs divide the slices differently, so that a test

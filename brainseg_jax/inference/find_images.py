@@ -9,7 +9,7 @@ from brainseg_jax.data.image_files import SUFFIXES, format_of, stem_of
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.prediction_table import PredictionTable
 
-# Files that lie beside images and are none.
+# Files that lie beside images but are not images.
 NO_IMAGES = ("cvind.mat", "DICOMDIR")
 
 
@@ -18,13 +18,13 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
 
     Args:
       inputs: each a file, a folder, whose images are taken, or a pattern; "~" is the home folder.
-      output: the folder for the masks; what earlier calls wrote there is not taken.
+      output: the folder for the masks; files that earlier calls wrote there are skipped.
 
     Returns:
       The files, each once, in the order of `inputs` and sorted within one.
 
     Raises:
-      InputError: one of `inputs` names no file, a file is in no known format, or two would give masks of one name.
+      InputError: one of `inputs` names no file, a file's format is unknown, or two masks would have the same name.
     """
     found: dict[Path, None] = {}
     folder, written = os.path.realpath(output), PredictionTable(output).owners
@@ -37,7 +37,7 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
         else:
             names = sorted(map(Path, glob.glob(str(path), recursive=True)))
         names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
-        # What earlier calls wrote is no image; what else is there may be one.
+        # Files that earlier calls wrote are skipped, but other files in the output folder may be images.
         names = [one for one in names if os.path.realpath(one.parent) != folder or one.name not in written]
         if not names:
             raise InputError(

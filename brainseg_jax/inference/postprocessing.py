@@ -44,7 +44,7 @@ class Postprocessing:
             )
 
     def with_changes(self, threshold: float | None, min_component_fraction: float | None) -> "Postprocessing":
-        """Returns a copy with the values that are given."""
+        """Returns a copy with the values that are not None."""
         return Postprocessing(
             self.threshold if threshold is None else threshold,
             self.min_component_fraction if min_component_fraction is None else min_component_fraction,
@@ -69,8 +69,8 @@ def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) ->
         with 1 if nothing is predicted and with 0 otherwise, so that false alarms lower the mean.
 
     Returns:
-      The pair of the highest mean Dice (of equals the threshold next to one half, then the smallest component),
-      and that mean.
+      The pair with the highest mean Dice, and that mean. Ties go to the threshold nearest to one half, then to the
+      lowest fraction.
     """
     dice: dict[Postprocessing, list[float]] = {
         Postprocessing(threshold, smallest): [] for threshold in THRESHOLDS for smallest in MIN_COMPONENT_FRACTIONS
@@ -78,7 +78,7 @@ def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) ->
     for probabilities, true_mask in predictions:
         truth = true_mask.astype(bool)
         for threshold in THRESHOLDS:
-            # Sizes and shared pixels of the components serve all smallest sizes.
+            # The components are measured once for all smallest sizes.
             components, count = ndimage.label(probabilities > threshold, _EIGHT_NEIGHBOURS)
             sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
             shared = np.bincount(components[truth], minlength=count + 1)[1:]
@@ -94,7 +94,7 @@ def tune_postprocessing(predictions: Iterable[tuple[np.ndarray, np.ndarray]]) ->
 def write_postprocessing(
     directory: Path, postprocessing: Postprocessing, *, epoch: int, tta_flip: bool, validation_dice: float
 ) -> None:
-    """Writes postprocessing.json of a run: what was tuned, for the checkpoint of which epoch, and its mean Dice."""
+    """Writes postprocessing.json of a run: the tuned values, the epoch of their checkpoint, and the mean Dice."""
     tuned = {**asdict(postprocessing), "epoch": epoch, "tta_flip": tta_flip, "validation_dice": validation_dice}
     write_json(directory / FILE, tuned)
 
@@ -111,7 +111,7 @@ def read_postprocessing(
       tta_flip: whether probabilities are means over an image and its mirror image.
 
     Raises:
-      InputError: it was to be tuned, and that was for another epoch or flip, or training has not ended.
+      InputError: it was to be tuned, but was tuned for another epoch or flip, or training has not ended.
     """
     settings = config.evaluation
     if not settings.tune_postprocessing:

@@ -1,4 +1,4 @@
-"""Masks of image files."""
+"""Predicts the masks of image files."""
 
 import errno
 import itertools
@@ -44,8 +44,8 @@ def predict_files(
 ) -> Iterator[tuple[Path, str]]:
     """Writes the mask and the overlay of each slice of each file, and a row of predictions.csv.
 
-    `<name>_mask.png` has 0 and 255, `<name>_overlay.png` the mask over the image; `<name>` is the file's, and where it
-    has several slices the slice's number follows. A NIfTI file also gets `<name>_mask.nii.gz`, a DICOM file
+    `<name>_mask.png` has 0 and 255, `<name>_overlay.png` the mask over the image; `<name>` is the file's, followed by
+    the slice's number if the file has several slices. A NIfTI file also gets `<name>_mask.nii.gz`, a DICOM file
     `<name>_mask.dcm`. See `prediction_table.measure` for the rows; those of earlier calls stay.
 
     Args:
@@ -97,7 +97,7 @@ def predict_files(
 
 
 def _read(paths: Sequence[Path], *, axis: int) -> Iterator[tuple[Path, ImageSlice | str]]:
-    """Reads the slices of each file, or why it cannot be read."""
+    """Yields the slices of each file, or the reason why it cannot be read."""
     for path in paths:
         try:
             slices: Sequence[ImageSlice | str] = read_slices(path, axis=axis)
@@ -107,7 +107,7 @@ def _read(paths: Sequence[Path], *, axis: int) -> Iterator[tuple[Path, ImageSlic
 
 
 def _predict(segmenter: Segmenter, slices: Iterator[tuple[Path, ImageSlice | str]]) -> Iterator[_Prediction | _Failure]:
-    """Predicts slices in batches, of several files where they have few slices each, and keeps their order."""
+    """Predicts slices in batches, which may span several files, and keeps their order."""
     while batch := list(itertools.islice(slices, BATCH_SIZE)):
         images = [slice_.image for _, slice_ in batch if isinstance(slice_, ImageSlice)]
         predicted = iter(segmenter.probabilities(images) if images else ())
@@ -144,7 +144,7 @@ def _write(
             volumes["probabilities.nii.gz"] = [one.probabilities for one in predictions]
     for name in (*pictures, *(f"{stem_of(path)}_{ending}" for ending in volumes)):
         table.check_name(name, path)
-    table.append(rows)  # first: after an interruption it says which files are not the user's
+    table.append(rows)  # first: after an interruption the table tells which files are ours
     for name, picture in pictures.items():
         write_png(output / name, picture)
     for ending, volume in volumes.items():

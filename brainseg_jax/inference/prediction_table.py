@@ -27,15 +27,15 @@ _OURS = re.compile(r"(.+?)(_\d{3,})?_(mask|overlay|probabilities)\.(png|nii\.gz|
 
 
 def slice_name(path: Path, number: int | None) -> str:
-    """Returns what the names of a slice's files begin with; `number` is that of `ImageSlice`."""
+    """Returns the beginning of the names of a slice's files; `number` is that of `ImageSlice`."""
     return stem_of(path) + ("" if number is None else f"_{number:03d}")
 
 
 class PredictionTable:
-    """The rows of predictions.csv in a folder, one a slice; those of earlier calls stay.
+    """The rows of predictions.csv in a folder, one per slice; those of earlier calls stay.
 
     Attributes:
-      owners: of each file that the rows say was written, by name, the image file that it belongs to.
+      owners: maps the name of each file that the rows list as written to the image file that it belongs to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class PredictionTable:
         """
         self.path, self._rows = folder / FILE, dict[tuple[str, str], Mapping[str, str]]()
         self.owners: dict[str, Path] = {}
-        self._is_whole = False  # whether the file holds just the rows
+        self._is_whole = False  # whether the file holds exactly these rows
         if self.path.exists():
             with self.path.open(newline="", errors="replace") as file:
                 text = file.read()
@@ -57,10 +57,10 @@ class PredictionTable:
             self._take(reader)
 
     def check(self, paths: Sequence[Path]) -> None:
-        """Checks that no file would be written over but those that earlier calls wrote for the same image.
+        """Checks that no file would be overwritten except those that earlier calls wrote for the same image.
 
         Raises:
-          InputError: one would.
+          InputError: another file would be overwritten.
         """
         sources = {stem_of(path): path for path in paths}
         for existing in self.path.parent.iterdir() if self.path.parent.is_dir() else ():
@@ -70,7 +70,7 @@ class PredictionTable:
                     self.check_name(existing.name, path)
 
     def check_name(self, name: str, path: Path) -> None:
-        """Checks that a file of the folder is missing or was written for the image `path`; see `check`."""
+        """Checks that a file does not exist in the folder, or was written for the image `path`; see `check`."""
         owner = self.owners.get(name)
         if (self.path.parent / name).exists() and owner is None:
             raise InputError(
@@ -80,7 +80,7 @@ class PredictionTable:
             raise InputError(f"{self.path.parent / name} is of {owner} and not of {path}: name another --output.")
 
     def append(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Adds rows at the end of the file, which takes the same time however long it is; all of them or none."""
+        """Appends all rows to the file or none; the time that it takes does not depend on the file's length."""
         if not self._is_whole:
             self.finish()
         before = self.path.stat().st_size
@@ -93,7 +93,7 @@ class PredictionTable:
         self._take(rows)
 
     def finish(self) -> None:
-        """Writes the file anew, with the last row of each slice only."""
+        """Rewrites the file with only the last row of each slice."""
         write_csv(self.path, COLUMNS, self._rows.values())
         self._is_whole = True
 

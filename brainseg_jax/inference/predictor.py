@@ -34,13 +34,13 @@ PredictStep = Callable[[dict[str, Any], Array], Array]
 
 
 class Segmenter(Protocol):
-    """What predicts: one trained network, or several as one."""
+    """The interface of whatever predicts: one trained network, or several as one."""
 
     config: ml_collections.ConfigDict
     postprocessing: Postprocessing
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Predicts images (H, W): for each the probability that a pixel is tumour, (H, W) float32."""
+        """Returns for each image (H, W) the probability that a pixel is tumour, (H, W) float32."""
 
 
 class Predictor:
@@ -102,9 +102,9 @@ class Predictor:
 
         Args:
           directory: the run's workdir, or a folder that `save_pretrained` wrote.
-          threshold: in place of the run's.
-          min_component_fraction: in place of the run's.
-          tta_flip: in place of the run's.
+          threshold: overrides the run's.
+          min_component_fraction: overrides the run's.
+          tta_flip: overrides the run's.
 
         Raises:
           InputError: there is no run, no checkpoint or no postprocessing yet, or a value is outside its range.
@@ -139,21 +139,21 @@ class Predictor:
     def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Writes the network into a folder that travels: `from_pretrained` opens it on any machine.
 
-        It has model.safetensors; config.json, with this predictor's threshold, smallest component and flip, and without
-        paths; and splits.json and environment.json of the run, where it is of one, which say who was trained on.
+        It gets model.safetensors; config.json, with this predictor's threshold, smallest component and flip, but
+        without paths; and splits.json, with the training patients, and environment.json of the run, if there is one.
 
         Args:
           folder: made if missing.
           dtype: of the weights, "float32", "float16" or "int6" (see `write_weights`).
 
         Raises:
-          InputError: the folder holds something already, or another dtype.
+          InputError: the folder is not empty, or the dtype is unknown.
         """
         folder = Path(folder)
         weights.check_new(folder)
         config = self.config.copy_and_resolve_references()
-        # A run that it started from knows no slice outside its training split (`check_no_leakage`), and its path means
-        # nothing elsewhere. Weights of the package keep their name: they may be of another dataset.
+        # The path of a run that this one started from means nothing elsewhere, and that run has seen no slice that this
+        # one is tested on (`check_no_leakage`). Names of packaged weights are kept: they may be of another dataset.
         start = config.train.init_from if config.train.init_from in weights.packaged_weights() else ""
         config.update_from_flattened_dict({"data.data_dir": "", "train.init_from": start})
         config.evaluation.update(vars(self.postprocessing), tta_flip=self.tta_flip, tune_postprocessing=False)
@@ -173,7 +173,7 @@ class Predictor:
           For each the probability that a pixel is tumour, (H, W) float32 in [0, 1], at the image's own size.
 
         Raises:
-          InputError: a single image does not fit into the memory of the device; of too large a batch the halves do.
+          InputError: a single image does not fit into the memory of the device; a batch that does not fit is halved.
         """
         if len(images) > self._most:
             parts = [images[first : first + self._most] for first in range(0, len(images), self._most)]
@@ -181,7 +181,7 @@ class Predictor:
         settings = self.config.data
         scaled = [scale_image(image, percentile=settings.intensity_percentile) for image in images]
         inputs = np.stack([resize_to_model(image, size=settings.image_size) for image in scaled])
-        # The batch is filled up to a power of two, or to the largest before, whose program is there; few are compiled.
+        # Pads the batch to a power of two, or to the largest size so far, so that few programs are compiled.
         filled = self._filled = max(1 << (len(images) - 1).bit_length(), self._filled)
         inputs = np.pad(inputs, ((0, filled - len(images)), (0, 0), (0, 0)))
         mesh, variables = self._on_devices(math.gcd(filled, 1 << (jax.local_device_count().bit_length() - 1)))
@@ -235,7 +235,7 @@ def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tup
       config: of the run.
 
     Returns:
-      The EMA of parameters and batch statistics, or themselves where the run has none, as NumPy arrays; and the epoch.
+      Parameters and batch statistics, averaged (EMA) if the run has an average, as NumPy arrays; and the epoch.
 
     Raises:
       InputError: there is no checkpoint, or it is of another network.
@@ -259,7 +259,7 @@ def restore_variables(directory: Path, config: ml_collections.ConfigDict) -> tup
 def predict_slices(
     segmenter: Segmenter, dataset: Dataset, slice_ids: np.ndarray
 ) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Reads slices, predicts them in batches and gives each with its probabilities, (H, W) at its own size."""
+    """Reads slices, predicts them in batches and yields each with its probabilities, (H, W) at its own size."""
     records = dataset.read(slice_ids)
     while batch := list(itertools.islice(records, BATCH_SIZE)):
         yield from zip(batch, segmenter.probabilities([record.image for record in batch]), strict=True)

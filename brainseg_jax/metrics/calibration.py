@@ -53,7 +53,7 @@ class Calibration(NamedTuple):
         Returns:
           `pixels`, `mean_probability` and `tumour_share` by bin (None where a bin is empty); `expected_error`, the
           mean over all pixels of the difference between probability and tumour share of their bin, and
-          `expected_error_uncertain`, that over the pixels outside the first and the last bin, in which nearly all
+          `expected_error_uncertain`, the same over the pixels outside the first and the last bin, in which nearly all
           pixels lie (None where there are none).
         """
         filled = self.pixels > 0

@@ -12,7 +12,7 @@ from brainseg_jax.metrics.surface_distance import SurfaceScore, compare_surfaces
 
 @dataclass(frozen=True)
 class MaskPair:
-    """A predicted mask beside the true one.
+    """A predicted mask and the true mask.
 
     Attributes:
       predicted: (H, W) bool.

@@ -1,6 +1,6 @@
 """Batch norm (Ioffe, Szegedy 2015, arXiv:1502.03167) whose gradient reads the feature map twice.
 
-It computes what flax's `nn.BatchNorm` does, with an optional ReLU behind, and has the same variables. Differentiated
+It computes what flax's `nn.BatchNorm` does, with an optional ReLU after it, and has the same variables. Differentiated
 line by line, as flax's is, the backward pass has several sums over the feature map, between which XLA writes maps to
 memory. Written out as below it has two sums in one pass, and a second pass that gives the gradient.
 """
@@ -21,9 +21,9 @@ class BatchNorm(nn.Module):
     """Subtracts each channel's mean and divides by its standard deviation; a learned scale and offset follow.
 
     Attributes:
-      train: whether mean and variance are those of the batch, which then join the running ones; or the running ones.
+      train: whether to use the batch's mean and variance, which also update the running ones, or the running ones.
       relu: whether a ReLU follows.
-      offset: what is added at first.
+      offset: initial value of the learned offset.
       dtype: dtype of the output; all in between is float32, and so are parameters and statistics.
     """
 
@@ -89,7 +89,7 @@ def _backward(
     gradient, axes, inverse = cotangents[0], tuple(range(inputs.ndim - 1)), jax.lax.rsqrt(variance + EPSILON)
 
     def read(inputs: Array, gradient: Array) -> tuple[Array, Array]:
-        """The inputs less their mean, and the gradient in front of the ReLU."""
+        """Returns the inputs minus their mean, and the gradient before the ReLU."""
         gradient = gradient.astype(jnp.float32)
         if relu:
             gradient = jnp.where(_normalize(inputs, mean, variance, scale, bias) > 0, gradient, 0)
@@ -97,7 +97,7 @@ def _backward(
 
     centred, before_relu = read(inputs, gradient)
     sum_1, sum_2 = before_relu.sum(axes), (before_relu * centred).sum(axes)
-    # The barrier makes XLA compute both anew in the second pass, where it would write them to memory in the first.
+    # The barrier makes XLA compute both again in the second pass instead of writing them to memory in the first.
     sum_1, sum_2, inputs, gradient = jax.lax.optimization_barrier((sum_1, sum_2, inputs, gradient))
     centred, before_relu = read(inputs, gradient)
     count = inputs.size // inputs.shape[-1]

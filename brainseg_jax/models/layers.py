@@ -1,8 +1,8 @@
 """Layers that both networks share.
 
-Every layer computes in `dtype` and keeps its parameters in float32. Images and feature maps are NHWC. Where a layer
-is not written as the textbook has it, it is the same function in a form for which XLA has much faster code; the tests
-compare each with the textbook's.
+Every layer computes in `dtype` and keeps its parameters in float32. Images and feature maps are NHWC. A layer that is
+not written as in a textbook is the same function in a form for which XLA has much faster code; the tests compare each
+with the textbook form.
 """
 
 import math
@@ -24,8 +24,8 @@ class Network(nn.Module):
     """A module from images to logits. A subclass names `title` and `stride` and defines `compute_logits`.
 
     Attributes:
-      title: its name for people.
-      stride: what both sides of an image must be a multiple of.
+      title: its name for readers.
+      stride: both sides of an image must be multiples of it.
       start_filters: channels of the first level, at least 1.
       prior: probability of tumour from which the logits start, between 0 and 1 (Lin et al. 2017, arXiv:1708.02002).
       dtype: dtype of the computation; parameters and batch statistics stay float32.
@@ -104,8 +104,8 @@ def depth_to_space(inputs: Array) -> Array:
 def relu(inputs: Array) -> Array:
     """ReLU whose gradient is read off its output, which the next layer keeps anyway.
 
-    `jax.nn.relu` reads it off the input: then a GPU must write that to memory too, and cuDNN cannot compute
-    convolution, bias and ReLU in one pass. Behind batch norm `jax.nn.relu` reads less: its input is computed anew.
+    `jax.nn.relu` reads it off the input, which a GPU must then also write to memory, and cuDNN cannot compute
+    convolution, bias and ReLU in one pass. After batch norm `jax.nn.relu` reads less, since its input is recomputed.
     """
     return jnp.maximum(inputs, 0)
 
@@ -117,7 +117,7 @@ def _differentiate_relu(primals: tuple[Array], tangents: tuple[Array]) -> tuple[
 
 
 def max_pool(inputs: Array, *, window: int) -> Array:
-    """Max pooling with stride 2 and, for windows of 3, padding behind the last row and column.
+    """Max pooling with stride 2 and, for windows of 3, padding after the last row and column.
 
     Written as maxima of strided slices: XLA's backward pass of a windowed reduction took some 25 times as long
     (10×64×64×64, CPU). At ties the gradient is shared, not given to the first.
@@ -157,10 +157,10 @@ def convolution(inputs: Array, kernel: Array, window_strides: tuple[int, int], p
 
 
 def to_one_channel(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-    """`jax.lax.conv_general_dilated` for a 1×1 kernel (1, 1, C, 1), with gradients that are no convolutions.
+    """`jax.lax.conv_general_dilated` for a 1×1 kernel (1, 1, C, 1), with gradients that are not convolutions.
 
-    On a GPU they become part of the kernels before and after: cuDNN writes the inputs' gradient, the largest map there
-    is, to memory, from where the next kernel reads it again.
+    On a GPU they are fused into the neighbouring kernels; cuDNN would write the inputs' gradient, the largest map of
+    all, to memory, and the next kernel would read it again.
     """
     return _to_one_channel(inputs, kernel)
 
@@ -185,7 +185,7 @@ class UpConv3x3(nn.Module):
     """A 3×3 transposed convolution with stride 2, which doubles both sides; no bias.
 
     Written as a 2×2 convolution to 4·features channels, one group for each place in a 2×2 block of output, and a
-    rearrangement: XLA runs convolutions over inputs dilated with zeros slowly, their gradients above all.
+    rearrangement: XLA is slow at convolutions over inputs dilated with zeros, above all at their gradients.
 
     Attributes:
       features: channels of the output.

@@ -1,7 +1,7 @@
 """LinkNet (Chaurasia, Culurciello 2017, arXiv:1707.03718) in the shape of the published results.
 
-It differs from the paper as the network of those results does: every encoder stage halves, the first too, so that the
-network's stride is 64; and every convolution but the shortcuts, the logits' own too, is followed by batch norm.
+Like the network of those results it differs from the paper: every encoder stage, even the first, halves both sides, so
+that the network's stride is 64; and batch norm follows every convolution, even the logits' own, except the shortcuts.
 """
 
 from typing import Any, ClassVar
@@ -42,7 +42,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) to (B, H', W', features); batch norm uses the batch's statistics if `train`."""
-        # No bias: batch norm subtracts the mean right behind it.
+        # No bias: the batch norm that follows would subtract it with the mean.
         hidden = nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -124,8 +124,8 @@ class DecoderBlock(nn.Module):
 class LinkNet(Network):
     """A residual encoder of four stages; each decoder's output is added to the encoder stage of its size.
 
-    The logits have mean 0 and variance 1 before the last scale and offset: from a `prior` of one half they have a long
-    way to go.
+    The logits have mean 0 and variance 1 before the last scale and offset: with a `prior` of one half they start far
+    from the rarity of tumours.
 
     Attributes:
       start_filters: channels of the stem and of the first encoder stage; each further stage doubles them.

@@ -16,7 +16,7 @@ class DoubleConv(nn.Module):
 
     Attributes:
       features: channels of the output.
-      batch_norm: whether batch norm stands between convolution and ReLU, in place of the bias.
+      batch_norm: whether batch norm follows each convolution before its ReLU, in place of the bias.
       dropout_rate: share of the values between the convolutions that training sets to zero, in [0, 1).
       dtype: dtype of the computation.
     """

@@ -24,7 +24,7 @@ _CENTERS = {"down": 2.55, "bottom": 4.95, "up": 7.35}
 _BOX_WIDTHS = 2.1, 3.1
 _BOX = 0.46  # height of a block
 _RADIUS = 0.11  # of the circle of a merge
-_MERGE = "merge into "  # and the name of the block that follows: a merge's name in a layout
+_MERGE = "merge into "  # followed by the name of the next block: a merge's name in a layout
 _GAP, _PAD = 0.17, 0.14  # between boxes, and around those of a band
 
 
@@ -104,7 +104,7 @@ def _lay_out(network: NetworkGraph) -> _Layout:
             right_names += [name] if name in here and columns[name] == "up" else []
             right_names += [_MERGE + name] if sources.get(name) in here else []
         right = _stack(right_names)
-        # A skip connection is level: its source and its merge get the same height.
+        # A skip connection is horizontal: its source and its merge get the same height.
         shift = next((right[_MERGE + target] - left[name] for target, name in sources.items() if name in left), 0.0)
         for stack, start in ((left, max(shift, 0.0)), (right, max(-shift, 0.0))):
             middles |= {name: top + _PAD + start + offset for name, offset in stack.items()}

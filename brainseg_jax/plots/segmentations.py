@@ -32,7 +32,7 @@ def prediction_comparison(
 ) -> None:
     """Draws a row per image: image, true mask, and for each network the difference to the true mask with its Dice.
 
-    A single network has its predicted mask in front of the difference. The masks are shown enlarged, all in the same
+    For a single network its predicted mask comes before the difference. The masks are shown enlarged, all in the same
     region; a frame in the image marks it.
 
     Args:

@@ -59,7 +59,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        error.filename = str(path)  # Python names a file that cannot be opened, and none that cannot be written
+        error.filename = str(path)  # Python names a file that cannot be opened, but not one that cannot be written
         raise
 
 

@@ -59,8 +59,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 def ablate(config: ml_collections.ConfigDict, directory: Path, names: Sequence[str]) -> None:
     """Trains and scores variants one after the other, or resumes an earlier call.
 
-    All are scored at the config's threshold: one that was tuned on the scored slices would flatter. What tuning gives
-    is measured on the recipe, see `tune_across_halves`. Variants that do not differ from the recipe are left out.
+    All are scored at the config's threshold, since tuning on the scored slices would raise the scores;
+    `tune_across_halves` measures what tuning gives. Variants that do not differ from the recipe are left out.
 
     Args:
       config: the recipe.
@@ -121,7 +121,7 @@ def _changed(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> m
 
 
 def _copy_training(source: Path, target: Path) -> None:
-    # Renamed when complete, so that a copy that was killed is not taken for a run. The scores are not copied.
+    # Renamed when complete, so that an interrupted copy is not taken for a run. The scores are not copied.
     unfinished = target.with_name(target.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("evaluation_*", "per_slice_*", "figures"))

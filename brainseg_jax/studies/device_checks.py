@@ -1,6 +1,6 @@
-"""Checks what a device computes: gradients by dtype and against differences of the loss, and first training steps.
+"""Checks what a device computes: gradients by dtype and against difference quotients, and first training steps.
 
-The steps are repeated, streamed, and computed on the CPU.
+The steps are compared with a repetition, with streamed slices, and with the CPU.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from brainseg_jax.utils.provenance import describe_environment
 from brainseg_jax.utils.sharding import AXIS, make_mesh
 
 LEARNING_RATE = 1e-4  # low, so that rounding errors do not grow over the steps
-STEP = 3e-3  # of the difference quotients: short beside the loss's bends, long beside rounding
+STEP = 3e-3  # of the difference quotients: short against the loss's curvature, long against rounding
 
 
 class Sizes(NamedTuple):
@@ -120,14 +120,14 @@ def _check_network(network: str, sizes: Sizes) -> Iterator[Check]:
 
 
 def difference_to_quotients(network: str, sizes: Sizes) -> float:
-    """Compares gradients with difference quotients of the loss, in which no gradient of a library takes part.
+    """Compares gradients with difference quotients of the loss, which do not depend on a library's gradients.
 
-    Each array of parameters moves along its own gradient, in which direction the loss must rise by the gradient's
-    length. Batch norm has its running statistics, since with those of the batch the loss bends too much.
+    Each array of parameters moves along its own gradient, in which direction the slope of the loss is the gradient's
+    norm. Batch norm uses its running statistics, since with those of the batch the loss is too curved.
 
     Returns:
-      The largest difference between a quotient and the length, relative to the length, or to a hundredth of the
-      longest one where that is more. About 0.01 where all is right, 1 and more where a gradient is not one.
+      The largest difference between a quotient and the norm, relative to the norm, or to a hundredth of the largest
+      norm if that is more. About 0.01 if all is right, 1 and more if a gradient is wrong.
     """
     model = create_model(_config(network, sizes, "float32").model)
     images, masks = unpack(_noise(sizes))
@@ -238,7 +238,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-    """Keeps XLA from reading its cache: a compiler for a GPU may choose other kernels each time."""
+    """Turns off XLA's cache, so that each program is compiled anew: on a GPU the kernels may differ each time."""
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:

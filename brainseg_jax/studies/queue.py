@@ -22,7 +22,7 @@ RECENT_EPOCHS = 5  # their median predicts the seconds of an epoch
 class Job(NamedTuple):
     """One training of the queue file; `workdir` and `done` are relative to `checkout`."""
 
-    name: str  # also that of its log
+    name: str  # also the name of its log
     command: list[Any]  # a script and its flags, or a list of such commands, which run in order
     workdir: str  # holds metrics.jsonl, or folders that hold one each (folds, variants)
     epochs: int  # in total

@@ -1,4 +1,4 @@
-"""Says what a training would do, and does one step of it; writes nothing."""
+"""Says what a training would do and runs its first step; writes nothing."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Training: the loop over the epochs, from a config to what a run leaves."""
+"""Trains a network: the loop over the epochs, from a config to the files of a run."""
 
 import contextlib
 import math
@@ -40,7 +40,7 @@ from brainseg_jax.workdir.files import (
 )
 from brainseg_jax.workdir.weights import find_weights
 
-SECONDS_BETWEEN_DRAWINGS = 10.0  # of the learning curves: small networks take less than a drawing for an epoch
+SECONDS_BETWEEN_DRAWINGS = 10.0  # of the learning curves: an epoch of a small network is shorter than a drawing
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> None:
@@ -48,12 +48,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, directory: Path) -> No
 
     Args:
       config: see brainseg_jax/config.py.
-      directory: the workdir: config.json, environment.json, splits.json, metrics.jsonl, checkpoints/, tensorboard/,
-        figures/learning_curves.png and, where it is tuned, postprocessing.json.
+      directory: the workdir, which gets config.json, environment.json, splits.json, metrics.jsonl, checkpoints/,
+        tensorboard/, figures/learning_curves.png and, where the postprocessing is tuned, postprocessing.json.
 
     Raises:
-      InputError: a bad config or dataset, a workdir of another run, one in which another process trains or which was
-        deleted, a loss or gradient that is not finite, or too little memory.
+      InputError: a bad config or dataset; a workdir that belongs to another run, is in use by another process, or was
+        deleted; a loss or gradient that is not finite; or too little memory.
     """
     with explain_memory(config):
         _train(config, directory)
@@ -67,7 +67,7 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
         check_no_leakage(init_from, config, splits, dataset.metadata)
     training = setup_training(config, steps_per_epoch=splits["train"].size // config.train.batch_size)
     mesh, state = training.mesh, training.state
-    # By every process, so that all of them end.
+    # Every process checks, so that all of them end if the run is refused.
     check_resumable(directory, config, splits, fingerprint=dataset.fingerprint)
     if is_primary():
         print(f"Protocol {config.split.protocol!r}:\n{describe_splits(dataset.metadata, splits)}")
@@ -76,7 +76,7 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
     if init_from:
         variables, _ = restore_variables(init_from, read_config(init_from))
         state = shard(with_variables(state, variables), replicated(mesh))
-    # Before the checkpoints are opened: orbax tidies up what another process may be writing.
+    # Locked before the checkpoints are opened: orbax deletes unfinished ones, which another process may be writing.
     alone = lock_folder(directory, remedy="wait for it, or name another --workdir")
     with alone if is_primary() else contextlib.nullcontext(), Checkpoints(directory / "checkpoints") as checkpoints:
         first_epoch = 1
@@ -102,7 +102,7 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
             require_memory(config, training, train_loader)
         title, drawn = describe_run(config, name=directory.resolve().name), -math.inf
         curves = directory / "figures" / "learning_curves.png"
-        if is_primary() and first_epoch > config.train.epochs:  # the call that trained may have ended before it drew
+        if is_primary() and first_epoch > config.train.epochs:  # the call that trained may have ended before drawing
             learning_curves(rows, curves, title=title)
         with _tensorboard(directory, first_epoch) as tensorboard:
             for epoch in range(first_epoch, config.train.epochs + 1):
@@ -137,7 +137,7 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
                 if is_primary():
                     if not (directory / "config.json").exists():
                         raise InputError(f"{directory} was deleted or moved while it was trained: train again.")
-                    # Before the checkpoint: a row without one is left out when the run is resumed.
+                    # Before the checkpoint: a resumed run drops a row whose checkpoint was not written.
                     write_metrics(directory, rows)
                 checkpoints.save(epoch, vars(state), validation_loss=validation["loss"])
                 if not is_primary():
@@ -145,7 +145,7 @@ def _train(config: ml_collections.ConfigDict, directory: Path) -> None:
                 tensorboard.add_row(row, epoch=epoch)
                 if epoch == config.train.epochs or time.perf_counter() - drawn > SECONDS_BETWEEN_DRAWINGS:
                     learning_curves(rows, curves, title=title)
-                    if jax.process_count() == 1:  # otherwise all of them would have to predict
+                    if jax.process_count() == 1:  # otherwise all processes would have to predict
                         tensorboard.add_predictions(training.model, state, slices[1], epoch=epoch)
                     drawn = time.perf_counter()
                 left = (config.train.epochs - epoch) * (time.perf_counter() - start)
@@ -199,7 +199,7 @@ def _train_epoch(
     def progress(done: list[BatchMetrics]) -> None:
         nonlocal shown
         bar.update(done[-1].slices.size)
-        # The calls before the last are read, so that the device is never waited for.
+        # Reads only the calls before the last one, so that the loop never waits for the device.
         if len(done) > 1 and time.perf_counter() - shown > 1:
             shown = time.perf_counter()
             means = mean_metrics(join_metrics(done[-20:-1]))

@@ -29,7 +29,7 @@ def binary_cross_entropy(logits: Array, masks: Array) -> Array:
 def soft_dice_loss(logits: Array, masks: Array) -> Array:
     """Computes one minus the Dice of probabilities and mask, slice by slice (Milletari et al. 2016, arXiv:1606.04797).
 
-    One pixel is added above and below the fraction line, so that an empty mask has a gradient and a value.
+    Adds one pixel to numerator and denominator, so that an empty mask has a value and a gradient.
 
     Args:
       logits: (B, H, W, 1), any float dtype; reduced in float32.
@@ -61,7 +61,7 @@ def create_loss(name: str) -> LossFunction:
     """Returns the loss that `config.train.loss` names: (logits, masks) (B, H, W, 1) to (B,).
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no loss of that name.
     """
     if name not in LOSSES:
         raise InputError(f"config.train.loss is {name!r}: set it to one of {', '.join(LOSSES)}.")

@@ -15,7 +15,7 @@ from brainseg_jax.training.setup import TrainingSetup
 from brainseg_jax.utils.memory import free_memory, is_out_of_memory
 
 GIGABYTE = 1e9
-# A step takes less memory than so many feature maps of `start_filters` channels at full size.
+# A step takes less memory than this number of feature maps of `start_filters` channels at full size.
 FEATURE_MAPS = 60
 
 
@@ -38,10 +38,10 @@ def explain_memory(config: ml_collections.ConfigDict) -> Iterator[None]:
 
 
 def require_memory(config: ml_collections.ConfigDict, training: TrainingSetup, loader: SliceLoader) -> None:
-    """Refuses a step that needs more than the free memory of the host, where the devices are its CPU.
+    """Refuses a step on a CPU that needs more than the free memory of the host.
 
-    There XLA would not fail: the system would end the process without a word. The step is compiled for this only where
-    it may come near.
+    On a CPU XLA would not raise an error: the system would kill the process without a message. The step is compiled for
+    this check only if a rough bound exceeds the free memory.
 
     Args:
       config: of the training.

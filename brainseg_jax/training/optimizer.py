@@ -15,8 +15,8 @@ class OptimizerSpec(NamedTuple):
     """The optimizer and the learning rate's schedule of a training.
 
     Attributes:
-      transformation: turns gradients into updates of a learning rate of 1.
-      learning_rate: epochs taken, fractions included → the learning rate.
+      transformation: turns gradients into updates for a learning rate of 1.
+      learning_rate: maps the epochs trained so far, fractions included, to the learning rate.
       plateau: watches the validation loss, once an epoch, and scales the learning rate; None under "cosine".
     """
 
@@ -43,17 +43,17 @@ def create_optimizer(
 
     Args:
       learning_rate: the highest, above 0.
-      schedule: "plateau": it falls when the validation loss stalls; "cosine": it rises from 0 and falls along half a
-        cosine to the minimum at the last step (Loshchilov, Hutter 2017, arXiv:1608.03983).
+      schedule: under "plateau" the rate falls when the validation loss stalls; under "cosine" it rises from 0 and falls
+        along half a cosine to the minimum at the last step (Loshchilov, Hutter 2017, arXiv:1608.03983).
       warmup_epochs: epochs of the rise under "cosine", at least 0, fewer than `epochs`.
-      weight_decay: times learning rate and kernel is taken off each kernel at each step; 0 for Adam.
-      l2_penalty: `l2_penalty` · Σ w² over the kernels joins the loss; 0 for none.
+      weight_decay: each step subtracts `weight_decay` · learning rate · kernel from each kernel; 0 for Adam.
+      l2_penalty: `l2_penalty` · Σ w² over the kernels is added to the loss; 0 for none.
       plateau_factor: multiplies the learning rate after `plateau_patience` epochs without improvement, in (0, 1).
       plateau_patience: epochs, at least 1.
-      plateau_rtol: an epoch improves on the best validation loss so far where it is below
-        best · (1 - `plateau_rtol`) - `plateau_atol`; in [0, 1).
-      plateau_atol: at least 0; one of the two is above 0. Keras has 0 and 1e-4, PyTorch and optax 1e-4 and 0.
-      minimum_learning_rate: never below it, but for the warm-up.
+      plateau_rtol: an epoch counts as an improvement if its validation loss is below the lowest so far
+        · (1 - `plateau_rtol`) - `plateau_atol`; in [0, 1).
+      plateau_atol: at least 0, and above 0 if `plateau_rtol` is 0. Keras has 0 and 1e-4, PyTorch and optax 1e-4 and 0.
+      minimum_learning_rate: lower bound of the learning rate, except during the warm-up.
       epochs: of the whole run.
 
     Returns:
@@ -76,7 +76,7 @@ def create_optimizer(
         raise InputError("config.optimizer.plateau_rtol and plateau_atol are both 0: set one of them above 0.")
     minimum = min(minimum_learning_rate, learning_rate)
     if schedule == "cosine":
-        # In epochs, not steps: the folds of a dataset differ in their steps, and one compiled program serves them all.
+        # In epochs, not steps: folds differ in their number of steps, but share one compiled program.
         rate = optax.warmup_cosine_decay_schedule(
             0.0 if warmup_epochs else learning_rate, learning_rate, warmup_epochs, epochs, minimum
         )

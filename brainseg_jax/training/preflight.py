@@ -1,4 +1,4 @@
-"""What is refused before a run writes anything."""
+"""Refuses a bad run before it writes anything."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from brainseg_jax.workdir.files import read_config, read_patients, read_splits
 from brainseg_jax.workdir.ranges import check_ranges
 from brainseg_jax.workdir.weights import find_weights
 
-# Fields of a network that may differ from the run that another starts from: its parameters stay the same in number.
+# Fields of a network that may differ from the run that gives the initial weights: they change no parameter's shape.
 KEEP_PARAMETERS = {"dropout_rate", "prior", "dtype"}
 
 
 def open_splits(config: ml_collections.ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
-    """Opens the dataset of a run and divides it, after a look at the config.
+    """Checks the config, then opens the dataset of a run and divides it into splits.
 
     Returns:
       The dataset, and the slice ids of each split.
@@ -40,13 +40,13 @@ def open_splits(config: ml_collections.ConfigDict) -> tuple[Dataset, dict[str, n
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Refuses a config that no dataset is needed to refuse.
+    """Refuses a config that is wrong for any dataset.
 
     Raises:
-      InputError: it is no config, or a value is outside its range.
+      InputError: the argument is not a config, or a value is outside its range.
     """
     if not isinstance(config, ml_collections.ConfigDict):
-        getattr(config, "model", None)  # what stands for a file that could not be loaded raises the reason here
+        getattr(config, "model", None)  # the stand-in for a file that could not be loaded raises the reason here
         raise InputError(
             f"The config is {type(config).__name__}, not a ConfigDict: let get_config of the config file return "
             "that of brainseg_jax/config.py with its changes."
@@ -57,19 +57,19 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 def check_no_leakage(
     start: str | Path, config: ml_collections.ConfigDict, splits: Mapping[str, np.ndarray], metadata: SliceMetadata
 ) -> None:
-    """Refuses to start from a run that was trained, or whose epoch was chosen, on patients of this run's other splits.
+    """Refuses initial weights from a run that has seen patients on whom this run is scored.
 
-    Validation may have chosen the other run's epoch too. Runs that the other one started from count with it. Ids of
-    another dataset say nothing, so that runs on another dataset pass.
+    This run's validation split must not overlap the other run's training split, nor its test split the other's training
+    or validation split; likewise for the runs that the other started from. Another dataset passes.
 
     Args:
-      start: the other run: a workdir, a folder of weights, or a name of weights in the package.
+      start: the run that gives the weights: a workdir, a folder of weights, or a name of weights in the package.
       config: of this run.
       splits: the slice ids of each split of this run.
       metadata: this run's dataset.
 
     Raises:
-      InputError: it was, it is a run of another network, or there is none.
+      InputError: the other run has seen such patients, has another network, or does not exist.
     """
     start = find_weights(start)
     other = read_config(start)
@@ -101,10 +101,10 @@ def check_no_leakage(
 
 
 def _identities(config: ml_collections.ConfigDict, slice_ids: Iterable[int], patient_ids: Iterable[str]) -> set[str]:
-    """Returns what two splits of the config's dataset must not share under its protocol."""
+    """Returns the slices, patients and families that another split must not have under the config's protocol."""
     patient_ids = list(patient_ids)
     kinds = MUST_NOT_SHARE[config.split.protocol]
-    # Slices of "folder" are numbered by the rows of a table: the numbers of another table say nothing, patients do.
+    # In "folder", slice ids are the row numbers of a table: between two tables only patient ids can be compared.
     numbers_are_rows = config.data.dataset == "folder" and "patient_ids" in kinds
     result = set() if numbers_are_rows else {f"slice {slice_id}" for slice_id in slice_ids}
     if "patient_ids" in kinds:

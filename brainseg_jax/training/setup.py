@@ -1,4 +1,4 @@
-"""The one way in which a training is put together from its config."""
+"""Puts a training together from its config; every program does it here."""
 
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ def setup_training(
     Args:
       config: see brainseg_jax/config.py.
       steps_per_epoch: steps of an epoch.
-      mesh: the devices; all that there are if not given.
+      mesh: the devices; all available ones if not given.
 
     Raises:
       InputError: a value of the config is outside its range, or the devices cannot share a batch evenly.

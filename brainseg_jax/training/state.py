@@ -22,8 +22,8 @@ class TrainState:
     Attributes:
       step: () int32, steps taken.
       key_data: (2,) uint32, data of the PRNG key from which each step's randomness follows.
-      steps_per_epoch: () float32. It is here and not in the compiled program, as the key is, so that all seeds and
-        folds of a recipe share one program.
+      steps_per_epoch: () float32. Like the key it is an input of the compiled program, not a constant in it, so that
+        all seeds and folds of a recipe share one program.
       params: the network's parameters, float32.
       batch_stats: running statistics of batch norm, {} where there is none.
       opt_state: the optimizer's.
@@ -43,7 +43,7 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What `model.apply` takes to be scored: the EMA, where there is one."""
+        """The variables for `model.apply` that are scored: the EMA, where there is one."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -116,10 +116,10 @@ def apply_gradients(
     Args:
       state: the state before.
       optimizer: see `create_optimizer`.
-      gradients: of the loss by `state.params`.
+      gradients: of the loss with respect to `state.params`.
       batch_stats: those after the step.
-      ema_decay: of the EMA, in [0, 1), where the state carries one. In the first steps it forgets faster,
-        (1 + step) / (10 + step), so that the parameters drawn at random leave it.
+      ema_decay: decay of the EMA, in [0, 1), where the state carries one. In the first steps the decay is lower,
+        (1 + step) / (10 + step), so that the EMA forgets the random initial parameters.
 
     Returns:
       The state after the step.
@@ -143,12 +143,12 @@ def apply_gradients(
 def _in_order_of_parameters(gradient: Array) -> Array:
     """Lays a gradient out in memory as its parameter is.
 
-    On a GPU the gradients of convolutions come transposed. Where the optimizer read them so, XLA would compute it in
-    new memory and then copy parameters and both moments to the old.
+    On a GPU the gradients of convolutions come transposed. If the optimizer read them in that layout, XLA would write
+    parameters and both moments to new memory and then copy them back.
     """
     return jax.lax.optimization_barrier(gradient.reshape(-1)).reshape(gradient.shape)
 
 
 def _copy(tree: Any) -> Any:
-    # The step takes over the memory of the state, in which no array may stand twice.
+    # The step reuses the memory of the state, so no array may be in the state twice.
     return jax.tree.map(jnp.copy, tree)

@@ -21,7 +21,7 @@ from brainseg_jax.training.optimizer import OptimizerSpec
 from brainseg_jax.training.state import TrainState, apply_gradients
 from brainseg_jax.utils.sharding import batch_sharding, shard
 
-# Calls that may wait for the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
+# Calls queued on the device: enough to keep it busy, few enough that streamed slices do not fill its memory.
 CALLS_AHEAD = 3
 
 
@@ -32,8 +32,8 @@ class BatchMetrics(NamedTuple):
       loss: of the slices' losses.
       dice: of their Dice.
       slices: how many slices.
-      gradient_norm: the length of the batch's gradient times the slices, so that it is averaged as the others; 0 in
-        evaluation.
+      gradient_norm: the norm of the batch's gradient times the number of slices, so that it is averaged like the
+        others; 0 in evaluation.
     """
 
     loss: Any
@@ -55,14 +55,14 @@ def make_train_step(
     ema_decay: float = 0.0,
     deterministic: bool = False,
 ) -> TrainStep:
-    """Makes the compiled training step; it takes over the memory of the state that it is given.
+    """Makes the compiled training step, which reuses the memory of the state that is passed to it.
 
     Args:
       model: the network.
       optimizer: see `create_optimizer`.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
       augmentation: what happens to images and masks before the network sees them.
-      ema_decay: of the EMA, where the state carries one.
+      ema_decay: decay of the EMA, where the state carries one.
       deterministic: whether a GPU, too, gives the same bits twice.
 
     Returns:
@@ -110,7 +110,8 @@ def make_evaluation_step(
       deterministic: whether a GPU, too, gives the same bits twice.
 
     Returns:
-      `evaluation_step(state, step_batches, weights)`, weights (K, B) 0 where a batch is filled up: sums of the rest.
+      `evaluation_step(state, step_batches, weights)`: sums over the slices, without the padding, where `weights`, (K,
+      B), is 0.
     """
 
     def step(state: TrainState, slices: PackedSlices, weights: Array) -> tuple[TrainState, BatchMetrics]:
@@ -137,7 +138,7 @@ def evaluate_slices(
     batch_size: int,
     steps_per_call: int = 0,
 ) -> dict[str, float]:
-    """Computes means over all slices of `loss`, `dice`, and their number `slices`; the batch size changes no value."""
+    """Computes the means of `loss` and `dice` over all slices, and their number `slices`, whatever the batch size."""
     batches, weights = padded_batches(len(loader), batch_size)
     steps = choose_steps_per_call(steps_per_call, loader, batches=len(batches))
     sums = []
@@ -167,13 +168,13 @@ def run_epoch(
       loader: the slices.
       batches: (E, B) rows of them.
       steps_per_call: steps that a call takes.
-      progress: told after each call the metrics of all so far; those of the last call may not be there yet.
+      progress: called after each call with the metrics of all so far; those of the last one may not be ready yet.
 
     Returns:
       The state after, and the metrics of the E batches, (E,) NumPy arrays each.
     """
     done: list[BatchMetrics] = []
-    # Whatever would travel between host and device unasked for is an error here: it would wait for the device.
+    # An implicit transfer between host and device is an error here, since it would wait for the device.
     with jax.transfer_guard("disallow"):
         for step_batches in loader.iterate(batches, steps_per_call=steps_per_call):
             state, sums = train_step(state, step_batches)
@@ -196,5 +197,5 @@ def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
 
 
 def _options(deterministic: bool) -> dict[str, bool] | None:
-    """Returns XLA's options: without atomic additions, whose order is left to chance, on a GPU."""
+    """Returns XLA's options; on a GPU, deterministic ones exclude atomic additions, whose order varies."""
     return {"xla_gpu_deterministic_ops": True} if deterministic else None

@@ -27,12 +27,12 @@ COLUMNS = 4
 class TensorBoard:
     """Writes the files of TensorBoard in tensorboard/ of a workdir; use as a context manager.
 
-    Written by this thread: tensorboardX's own queue is written by another one, which a full disk ends with a traceback,
-    and then blocks for ever.
+    The calling thread writes them: tensorboardX's own queue uses another thread, which a full disk ends with a
+    traceback, and then blocks for ever.
     """
 
     def __init__(self, directory: Path, *, first_epoch: int) -> None:
-        """Opens the files; what an interrupted call wrote of `first_epoch` and later is not shown."""
+        """Opens the files; hides what an interrupted call wrote for `first_epoch` and later epochs."""
         folder = directory / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
@@ -44,7 +44,7 @@ class TensorBoard:
     def __exit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk has been told by the last flush
+        with contextlib.suppress(OSError):  # the last flush has reported a full disk
             self._writer.close()
 
     def add_row(self, row: Mapping[str, float], *, epoch: int) -> None:

@@ -16,10 +16,10 @@ SECONDS_OF_SILENCE = 20  # after which a process counts as lost; JAX's own 100 w
 
 
 def initialize_distributed(cluster: str) -> None:
-    """Makes this process one of several that train together; before any other use of JAX.
+    """Makes this process one of several that train together; call it before any other use of JAX.
 
     Args:
-      cluster: "" for a process alone; "auto" where SLURM, Open MPI or a cloud's launcher tells who is who; or
+      cluster: "" for a single process; "auto" where SLURM, Open MPI or a cloud's launcher numbers the processes; or
         "HOST:PORT,PROCESSES,PROCESS": the address of process 0, how many there are, and which this is, from 0.
 
     Raises:
@@ -27,7 +27,7 @@ def initialize_distributed(cluster: str) -> None:
     """
     if not cluster:
         return
-    # It would take over SIGTERM, so that a launcher could not end a training.
+    # JAX's preemption service would take over SIGTERM, so that a launcher could not end a training.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         address, processes, process = (None, None, None) if cluster == "auto" else _parse(cluster)
@@ -50,9 +50,9 @@ def initialize_distributed(cluster: str) -> None:
 
 @contextmanager
 def end_when_lost(cluster: str) -> Iterator[None]:
-    """Ends this process at once when a computation that it shares with others fails: they would wait for it.
+    """Ends this process at once when a computation that it shares with others fails: the others would wait for it.
 
-    `supervise` then says what to do.
+    The parent, see `supervise`, then says what to do.
 
     Args:
       cluster: see `initialize_distributed`; where it is "", nothing happens.
@@ -64,7 +64,7 @@ def end_when_lost(cluster: str) -> Iterator[None]:
             raise
         print(shorten(error, characters=500), file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(LOST)  # without JAX's own end, which waits for the others
+        os._exit(LOST)  # skips JAX's own shutdown, which waits for the others
 
 
 def _how_to(cluster: str, error: Exception) -> str:
@@ -80,7 +80,7 @@ def _parse(cluster: str) -> tuple[str, int, int]:
 
 
 def _wait_for(address: str) -> None:
-    """Waits until process 0 listens, which may be started later; JAX would abort where it never does."""
+    """Waits until process 0, which may start later, listens; if it never did, JAX would abort."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + SECONDS_TO_MEET
     while True:

@@ -22,9 +22,9 @@ _OF_THE_DISK = (
 
 
 def refusal_of_disk(error: Exception) -> str:
-    """Returns what the system says of a file that cannot be written, "" if an error is of another kind.
+    """Returns the system's message if an error says that a file cannot be written, otherwise "".
 
-    Libraries in C++ have errors of their own classes for it, with the system's words within long messages.
+    Libraries in C++ raise errors of their own classes for this, with the system's message inside a longer one.
     """
     return next((os.strerror(number) for number in _OF_THE_DISK if os.strerror(number) in str(error)), "")
 
@@ -48,7 +48,7 @@ def read_json(path: Path, shape: Any = None) -> Any:
 
 
 def parse_json(content: bytes, shape: Any = None) -> Any:
-    """Parses the JSON of a file of ours, in UTF-8, whose whole numbers have at most 64 bits.
+    """Parses the JSON of one of our files, in UTF-8, whose whole numbers have at most 64 bits.
 
     Raises:
       ValueError: it is not such JSON, or it has another shape; see `read_json`.
@@ -57,7 +57,7 @@ def parse_json(content: bytes, shape: Any = None) -> Any:
         value = json.loads(content.decode(), parse_int=_parse_int)
     except RecursionError as error:
         raise ValueError("lists or objects are nested too deeply") from error
-    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
+    json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair, which could not be written
     if shape is not None and (misfit := find_misfit(value, shape)):
         raise ValueError(misfit)
     return value
@@ -97,7 +97,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # Python names a file that cannot be opened, and none that cannot be written
+            error.filename = str(path)  # Python names a file that cannot be opened, but not one that cannot be written
         raise
 
 

@@ -1,8 +1,8 @@
-"""Says where a JSON value differs from the shape that a file of ours has.
+"""Says where a JSON value differs from the shape that our files have.
 
 A shape is written as the value looks: a type (`float` takes whole numbers too, `None` is null), a tuple of
-alternatives, `[shape]` for a list of any length, `[shape, shape]` for one of that length, a dict of an object's keys,
-where `str` as a key stands for all others, and a key that ends in "?" may be missing. Other keys may be there.
+alternatives, `[shape]` for a list of any length, `[shape, shape]` for a list of that length, a dict for an object,
+where the key `str` stands for all other keys and a key that ends in "?" may be missing. Further keys are allowed.
 """
 
 from typing import Any

@@ -33,10 +33,10 @@ def lock_folder(folder: Path, *, remedy: str) -> Iterator[None]:
 
     Args:
       folder: exists.
-      remedy: what another process is told to do, the end of a sentence.
+      remedy: end of the error message: what the user of another process should do.
 
     Raises:
-      InputError: another process holds it; the message names its host and its id.
+      InputError: another process holds the lock; the message names its host and its id.
     """
     path = folder / ".lock"
     holder = path.read_text().strip() if path.exists() else ""

@@ -25,8 +25,8 @@ def make_mesh(*, batch_size: int, count: int | None = None) -> Mesh:
     """All devices of all processes, which share every batch.
 
     Args:
-      batch_size: slices a step, over all devices.
-      count: take only the first so many devices, of a process alone; None for all.
+      batch_size: slices per step, over all devices.
+      count: take only this many devices, the first ones, of a single process; None for all.
 
     Raises:
       InputError: the devices cannot share the batch evenly.
@@ -53,13 +53,13 @@ def batch_sharding(mesh: Mesh, *, axis: int) -> NamedSharding:
 
 
 def shard(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process has whole → arrays on the devices; a process sends its own devices' parts only."""
+    """Arrays that every process holds in full → arrays on the devices; each process sends only its devices' parts."""
     with jax.transfer_guard_host_to_device("allow"):  # what is sent here is sent on purpose
         return jax.tree.map(lambda leaf: _shard_leaf(leaf, sharding), tree)
 
 
 def shard_local(part: Any, sharding: NamedSharding) -> Any:
-    """Arrays of which every process has the part for its own devices → arrays on all devices."""
+    """Arrays of which every process holds the part for its own devices → arrays on all devices."""
     with jax.transfer_guard_host_to_device("allow"):
         return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), part)
 

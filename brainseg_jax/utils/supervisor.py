@@ -9,15 +9,15 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.utils import xla_setup
 
 SUPERVISED = "BRAINSEG_JAX_SUPERVISED"
-LOST = 75  # exit code of a child that has noticed it by itself: EX_TEMPFAIL of sysexits.h
+LOST = 75  # exit code of a child that has itself noticed the loss: EX_TEMPFAIL of sysexits.h
 SECONDS_TO_MEET = 120  # for which a process waits for the others, which may be started by hand
 
 
 def supervise(cluster: str) -> None:
     """Starts this program again as a child, passes signals on to it, and ends as it ends.
 
-    JAX aborts a process that has not heard of another one for a while, in the middle of whatever it does: only a parent
-    can then end with a sentence. Returns in the child.
+    JAX aborts a process that has not heard from another one for a while, whatever it is doing: only a parent can then
+    end with a sentence. The function returns in the child.
 
     Args:
       cluster: see `initialize_distributed`; where it is "", the process is alone and nothing happens.

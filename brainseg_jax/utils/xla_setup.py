@@ -33,7 +33,7 @@ def set_up() -> None:
     folder = compilation_cache()
     if folder:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    # A tenth of a second of compilation saved is worth a file.
+    # Caches every program that takes at least a tenth of a second to compile.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     use_fast_convolutions()
 
@@ -60,7 +60,7 @@ def end_with(parent: int) -> None:
 def use_huge_pages() -> None:
     """Makes glibc allocate pages of 2 MiB (Linux only); restarts this process, since glibc reads the setting at start.
 
-    XLA allocates the memory of every step anew. With pages of 4 KiB this takes a fifth of a training step on a CPU.
+    XLA allocates new memory for every step. With pages of 4 KiB this takes a fifth of a training step on a CPU.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if platform.libc_ver()[0] != "glibc":

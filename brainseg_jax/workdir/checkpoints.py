@@ -19,12 +19,12 @@ from brainseg_jax.utils.sharding import make_mesh, replicated
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Whether a folder holds a complete checkpoint; it may hold the beginning of one."""
+    """Whether a folder holds a complete checkpoint; an unfinished one does not count."""
     return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
 
 
 def _goodness(metrics: dict[str, float]) -> float:
-    # orbax keeps the greatest; a NaN would win every comparison and push the best one out.
+    # orbax keeps the greatest; a NaN would win every comparison and push the best checkpoint out.
     loss = metrics["validation_loss"]
     return -loss if math.isfinite(loss) else -math.inf
 
@@ -39,17 +39,17 @@ def _checksum(tree: Any) -> str:
 
 
 class Checkpoints:
-    """The checkpoints in a folder, one an epoch at most: the latest and the one of the lowest validation loss.
+    """The checkpoints in a folder, at most one per epoch: the latest and the one with the lowest validation loss.
 
-    Writing happens in the background and is atomic: a killed process leaves the one before. Use as a context manager,
-    which waits for the last write.
+    Writing happens in the background and is atomic: a killed process leaves the previous checkpoint. As a context
+    manager, it waits for the last write.
     """
 
     def __init__(self, directory: Path) -> None:
         """Opens the folder; it is made when the first checkpoint is saved.
 
         Raises:
-          InputError: what orbax notes there about the checkpoints is damaged.
+          InputError: orbax's record of the checkpoints there is damaged.
         """
         best = checkpoint_managers.BestN(get_metric_fn=_goodness, n=1)
         self._directory = directory.absolute()
@@ -58,7 +58,7 @@ class Checkpoints:
             best_fn=_goodness,
             best_mode="max",
             create=True,
-            # In the background, a folder that cannot be made would be waited for, for five minutes.
+            # In the background, orbax would wait five minutes for a folder that cannot be made.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         with self._named():
@@ -73,7 +73,7 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception as problem:
-            if error is None:  # otherwise the training ends for another reason, which is told
+            if error is None:  # otherwise the training ends for another reason, which is reported
                 raise self._unwritten(problem) from problem
 
     def latest_epoch(self) -> int | None:
@@ -87,7 +87,7 @@ class Checkpoints:
             return self._manager.best_step()
 
     def save(self, epoch: int, tree: Mapping[str, Any], *, validation_loss: float) -> None:
-        """Saves what a training carries after an epoch.
+        """Saves the state of a training after an epoch.
 
         Args:
           epoch: 1 for the first.
@@ -95,8 +95,8 @@ class Checkpoints:
           validation_loss: of that epoch; the lowest is the best.
 
         Raises:
-          InputError: this one or the one before could not be written, for instance because the disk is full.
-          RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it in silence).
+          InputError: this checkpoint or the one before could not be written, for instance because the disk is full.
+          RuntimeError: there is a checkpoint of that epoch (orbax itself would skip it without a message).
         """
         args, metrics = ocp.args.PyTreeSave(dict(tree)), {"validation_loss": float(validation_loss)}
         checksums = {name: _checksum(part) for name, part in tree.items()}
@@ -110,10 +110,10 @@ class Checkpoints:
     def restore(
         self, epoch: int | None, target: Mapping[str, Any], sharding: jax.sharding.Sharding | None = None
     ) -> dict[str, Any]:
-        """Restores a checkpoint or a part of it: what `target` lacks is not read.
+        """Restores a checkpoint or a part of it: reads only the arrays in `target`.
 
         Args:
-          epoch: which.
+          epoch: of the checkpoint.
           target: a pytree of arrays or of their shapes (`jax.eval_shape`).
           sharding: where the arrays shall be, whatever devices the checkpoint was written from; None for every device
             of every process, all of which must then restore.
@@ -135,7 +135,7 @@ class Checkpoints:
         )
         try:
             restored: dict[str, Any] = self._manager.restore(epoch, args=args)
-            # Tensorstore gives other values where a bit has changed. Checkpoints of older versions have no checksums.
+            # Tensorstore returns wrong values where a bit has changed. Checkpoints of older versions have no checksums.
             checksums = (self._manager.metadata(epoch).custom_metadata or {}).get("sha256", {})
             if changed := [
                 name for name, part in restored.items() if checksums.get(name, "") not in ("", _checksum(part))
@@ -154,7 +154,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Calls the folder damaged where orbax cannot read which checkpoints it holds."""
+        """Raises that the folder is damaged where orbax cannot list its checkpoints."""
         try:
             yield
         except Exception as error:  # of many classes

@@ -1,4 +1,4 @@
-"""The files of a run's folder: what it was, who was in which part, and how it went."""
+"""The files of a run's folder: config, environment, splits and metrics."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from brainseg_jax.utils.files import parse_json, read_json, write_json, write_te
 from brainseg_jax.workdir.ranges import check_ranges
 
 SPLIT_PAIRS = ("train+validation", "train+test", "validation+test")
-# See utils/json_shape.py. Runs of older versions lack what ends in "?".
+# See utils/json_shape.py. Runs of older versions lack the keys that end in "?".
 _SPLITS_SHAPE = {
     "splits": {split: [int] for split in SPLITS},
     "patient_ids?": {split: [str] for split in SPLITS},
@@ -39,7 +39,7 @@ def check_resumable(
       fingerprint: of the dataset; "" if it is not known.
 
     Raises:
-      InputError: the workdir holds a run of another config (but for `_MAY_CHANGE`) or of other slices.
+      InputError: the workdir holds a run of another config (except for `_MAY_CHANGE`) or of other slices.
     """
     if not (directory / "config.json").exists():
         return
@@ -93,7 +93,7 @@ def start_run(
 def read_config(directory: Path) -> ml_collections.ConfigDict:
     """Reads the configuration of the run in a workdir.
 
-    Fields that are newer than the run have their defaults, with which they change nothing.
+    Fields that are newer than the run get their defaults, which change nothing about the run.
 
     Raises:
       InputError: there is no run, config.json is damaged or has a value outside its range, or a newer version made it.
@@ -101,7 +101,7 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
     config, path = get_config(), directory / "config.json"
     sections = [name for name, value in config.items() if isinstance(value, ml_collections.ConfigDict)]
     settings = read_json(path, {f"{section}?": {} for section in sections})
-    model = settings.pop("model", {})  # whose fields are the network's own
+    model = settings.pop("model", {})  # its fields depend on the network
     flat = flatten(settings)
     if unknown := sorted(flat.keys() - flatten(config.to_dict()).keys()):
         raise InputError(
@@ -111,7 +111,7 @@ def read_config(directory: Path) -> ml_collections.ConfigDict:
         config.model = ml_collections.ConfigDict(model)
         config.update_from_flattened_dict(flat)
         check_ranges(config)
-    except (TypeError, ValueError) as error:  # which an InputError is, too
+    except (TypeError, ValueError) as error:  # an InputError is a ValueError
         problem = shorten(error, characters=300)
         raise InputError(f"{path} is damaged ({problem}): restore it, or name another --workdir.") from error
     return config
@@ -128,7 +128,7 @@ def read_splits(directory: Path) -> dict[str, list[int]]:
 
 
 def read_split_record(directory: Path) -> dict[str, Any]:
-    """Reads all that splits.json of a run says: `splits`, `patient_ids`, `overlaps` and `dataset_fingerprint`.
+    """Reads all that splits.json of a run holds: `splits`, `patient_ids`, `overlaps` and `dataset_fingerprint`.
 
     Raises:
       InputError: there is no run, or splits.json is damaged.
@@ -177,8 +177,8 @@ def read_metrics(directory: Path, *, epochs: int, columns: Sequence[str] = ()) -
 
     Args:
       directory: the workdir.
-      epochs: of the last row that counts.
-      columns: what each row must have beside `epoch`.
+      epochs: the last epoch that counts.
+      columns: further columns that each row must have.
 
     Raises:
       InputError: a line is damaged, lacks a column, or is not of a later epoch than the line before.
@@ -200,12 +200,12 @@ def read_metrics(directory: Path, *, epochs: int, columns: Sequence[str] = ()) -
 
 
 def write_metrics(directory: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes metrics.jsonl, a row an epoch."""
+    """Writes metrics.jsonl, a row per epoch."""
     write_text(directory / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows))
 
 
 def describe_run(config: ml_collections.ConfigDict, *, name: str = "", all_folds: bool = False, seeds: str = "") -> str:
-    """Returns a title that tells a run from others.
+    """Returns a title that distinguishes a run from others.
 
     Args:
       config: of the run.

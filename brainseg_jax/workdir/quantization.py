@@ -36,7 +36,7 @@ def quantize(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def dequantize(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays that `quantize` was given, but for rounding: by at most half a scale.
+    """Returns the arrays that `quantize` was given, except for rounding by at most half a scale.
 
     Raises:
       KeyError: a kernel has no scales.
@@ -58,7 +58,7 @@ def decompress(data: bytes, *, largest: int) -> bytes:
 
     Args:
       data: in the xz format.
-      largest: bytes that come out at most; what a stranger made may be a few bytes that become gigabytes.
+      largest: the most bytes that may come out, since a stranger's file of a few bytes may become gigabytes.
 
     Raises:
       lzma.LZMAError: the data is damaged, is cut short, or becomes larger or needs more memory than allowed.

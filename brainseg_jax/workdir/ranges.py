@@ -1,4 +1,4 @@
-"""The ranges of the settings, for those of a command and for those that a run's config.json holds."""
+"""Checks the ranges of the settings, both of a command and of a run's config.json."""
 
 import math
 
@@ -11,11 +11,11 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.models import create_model
 
 _OF_ALL_MODELS = ("model.name", "model.start_filters")
-LARGEST = 2**31 - 1  # of whole numbers: more than any field means, and what devices count with
+LARGEST = 2**31 - 1  # of whole numbers: more than any field needs, and the largest int32
 
 
 def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Refuses values that nothing else refuses before training starts.
+    """Refuses bad values that no other check refuses before training starts.
 
     Args:
       config: see brainseg_jax/config.py.
@@ -77,7 +77,7 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
             "out, or choose another protocol."
         )
     for name, value in flatten(config.to_dict()).items():
-        if isinstance(value, float) and not math.isfinite(value):  # of a field that nothing else here looks at
+        if isinstance(value, float) and not math.isfinite(value):  # of a field that is not checked above
             raise InputError(f"config.{name} is {value}: set it to a finite number.")
 
 

@@ -23,7 +23,7 @@ from brainseg_jax.workdir import quantization
 FILE = "model.safetensors"
 COMPRESSED = "model.safetensors.xz"  # has weights in six bits
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-DEFAULT = "linknet_strong_256_family"  # what scripts/predict.py takes
+DEFAULT = "linknet_strong_256_family"  # the default of scripts/predict.py
 DTYPES = ("float32", "float16", "int6")
 
 
@@ -31,8 +31,8 @@ def find_weights(name: str | Path) -> Path:
     """Returns the folder of trained weights: that of packaged weights, or the path itself.
 
     Args:
-      name: a name from `packaged_weights`, or the path of a workdir or of a folder that `write_weights` wrote. A folder
-        of that path comes before a name.
+      name: a name from `packaged_weights`, or the path of a workdir or of a folder that `write_weights` wrote. An
+        existing folder takes precedence over a name.
 
     Raises:
       InputError: there is neither.
@@ -62,7 +62,7 @@ def check_new(folder: Path) -> None:
     """Refuses a folder for weights that holds something already.
 
     Raises:
-      InputError: it does, or it is a file.
+      InputError: the folder is not empty, or it is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder for the weights.")
@@ -107,7 +107,7 @@ def read_weights(directory: Path, shapes: Mapping[str, Any]) -> tuple[dict[str, 
       The variables as nested float32 NumPy arrays, and the epoch of their checkpoint.
 
     Raises:
-      InputError: the file is damaged, or it is of another network than `shapes`; or there are both.
+      InputError: the file is damaged, or it is of another network than `shapes`; or both files exist.
     """
     path, compressed = directory / FILE, directory / COMPRESSED
     if path.exists() and compressed.exists():

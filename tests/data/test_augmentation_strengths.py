@@ -1,6 +1,6 @@
 """Augmentation in numbers: each strength is the bound or the standard deviation that its field's comment gives it.
 
-After a warp, an image of its pixels' coordinates shows from where each pixel was taken.
+After a warp, an image whose values are the coordinates of its pixels shows where each pixel was taken from.
 """
 
 import dataclasses

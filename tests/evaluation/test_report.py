@@ -1,4 +1,4 @@
-"""Reports: what the page says is what was evaluated, and it needs nothing but itself."""
+"""Reports: what the page says is what was evaluated, and it needs no other file."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a network was taught by is counted, and scored apart."""
+"""Slices on which a network was trained or chosen are counted, and scored apart."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What of files, folders and patterns is taken."""
+"""Which files are taken from files, folders and patterns."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Masks for new images: any size and kind of file, in their place, and the same in any company."""
+"""Masks for new images: any size and kind of file, in their place, and the same whatever else is in the batch."""
 
 import subprocess
 import sys

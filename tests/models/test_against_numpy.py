@@ -1,7 +1,7 @@
 """Both networks against their description in NumPy: every layer written as a sum over the taps of its kernel.
 
 Nothing here calls the networks' own layers. Maps are (B, H, W, C); a convolution is padded to keep its side, or half of
-it, with what is odd in the padding behind, as XLA's "SAME" has it.
+it; if the padding is odd, the extra pixel is at the end, as with XLA's "SAME".
 """
 
 import dataclasses

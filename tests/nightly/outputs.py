@@ -1,4 +1,4 @@
-"""What two runs of a command left: lists how they differ, but for times and places."""
+"""Lists how the files that two runs of a command left differ, ignoring times and paths."""
 
 import json
 from pathlib import Path

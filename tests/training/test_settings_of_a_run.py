@@ -1,7 +1,7 @@
 """Settings reach the run: what a short training leaves behind is what its config asks for.
 
-Each epoch is one step, on half of the slices and one. A learning rate of nearly 0 leaves the parameters as they were
-drawn; the runs differ in what is no part of their compiled programs, most of which they share.
+Each epoch is one step, on half of the slices plus one. A learning rate of nearly 0 leaves the parameters as they were
+drawn; the runs differ in settings outside their compiled programs, most of which they share.
 """
 
 import shutil

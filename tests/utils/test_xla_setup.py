@@ -1,4 +1,4 @@
-"""What a program settles before JAX starts."""
+"""What a program sets up before JAX starts."""
 
 import os
 import platform

@@ -91,11 +91,11 @@ class Source(NamedTuple):
 
 
 def find_source(manual_dir: Path) -> Source:
-    """Lists the dataset's slices in a folder, without reading the images: those of all zips there and unzipped ones.
+    """Lists the dataset's slices in a folder, in zips and as single files, without reading the images.
 
     Raises:
-      InputError: the folder does not exist, holds no slice, no cvind.mat, two different ones of an id or of cvind.mat,
-        or an id beyond cvind.mat.
+      InputError: the folder does not exist; holds no slice or no cvind.mat; holds two different files of an id or of
+        cvind.mat; or holds an id beyond cvind.mat.
     """
     if not manual_dir.is_dir():
         raise InputError(f"manual_dir {manual_dir} is not a folder: name the folder with the dataset's zips.")
@@ -200,7 +200,7 @@ def download(directory: Path) -> None:
                 path=directory,
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
             )
-        except Exception as error:  # requests, urllib3 and pooch each have their own families of errors
+        except Exception as error:  # requests, urllib3 and pooch each have their own error classes
             raise InputError(
                 f"{file.name} could not be downloaded ({shorten(error)}): open {ARTICLE} in a "
                 "browser, download all files into one folder and name it with --manual_dir."
@@ -247,10 +247,10 @@ def _read_member(archive: zipfile.ZipFile, file: RawSliceFile) -> bytes:
 
 
 def _unpack(archive: zipfile.ZipFile, member: str) -> bytes:
-    """Returns the bytes of a member, no more than its directory says, which must not be too many.
+    """Returns the bytes of a member, at most as many as the zip's directory says, which must be at most `MAX_BYTES`.
 
     Raises:
-      ValueError: they are too many; zipfile and each compression have further errors.
+      ValueError: there are too many bytes; zipfile and each compression have further errors.
     """
     size = archive.getinfo(member).file_size
     if size > MAX_BYTES:
@@ -260,7 +260,7 @@ def _unpack(archive: zipfile.ZipFile, member: str) -> bytes:
 
 
 def _read_folds(files: Mapping[str, bytes]) -> np.ndarray:
-    """Reads cvind.mat; `files` has the bytes of one or more by their names, which must say the same."""
+    """Reads cvind.mat; `files` maps the names of one or more copies, which must agree, to their bytes."""
     (first, result), *others = ((name, mat_file.read_folds(data, name=name)) for name, data in files.items())
     for name, other in others:
         if not np.array_equal(result, other):

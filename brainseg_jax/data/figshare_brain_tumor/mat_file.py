@@ -140,7 +140,7 @@ def _open(data: bytes, name: str) -> h5py.File:
 
 
 def _field(file: h5py.File, field: str, name: str) -> np.ndarray:
-    """Reads an array that lies in the file itself, all of it, after a look at what the file declares of it."""
+    """Reads a whole array that lies in the file itself, after checking what the file declares about it."""
     try:
         item: Any = file
         for part in field.split("/"):
@@ -168,7 +168,7 @@ def _field(file: h5py.File, field: str, name: str) -> np.ndarray:
 
 
 def _is_incomplete(item: h5py.Dataset) -> bool:
-    """Whether a part of an array was never written, or lost: HDF5 would read zeros there."""
+    """Whether a part of an array was never written or was lost: HDF5 would read zeros there."""
     if item.chunks is None:
         return bool(item.id.get_storage_size() < item.nbytes)
     chunks = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))

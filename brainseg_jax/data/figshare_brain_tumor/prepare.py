@@ -38,9 +38,9 @@ def build_dataset(source: archives.Source, *, manual_dir: Path, data_dir: Path, 
     with concurrent.futures.ProcessPoolExecutor(
         count, spawn, initializer=xla_setup.end_with, initargs=(os.getpid(),)
     ) as readers:
-        # A terminal interrupts all processes at once. Only this one shall say so: the readers inherit what it blocks.
+        # A terminal interrupts all processes at once. Only this one shall report it: the readers inherit the block.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        for _ in range(count):  # each starts one
+        for _ in range(count):  # each task starts a process
             readers.submit(os.getpid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 

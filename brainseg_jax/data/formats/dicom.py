@@ -27,17 +27,17 @@ def is_dicom(path: Path) -> bool:
 
 
 def read(path: Path) -> list[ImageSlice]:
-    """Reads every frame: rescaled to its true values, MONOCHROME1 turned over, colours as grey, with its spacing.
+    """Reads every frame: rescaled to its true values, MONOCHROME1 inverted, colours as grey, with its spacing.
 
     Raises:
-      InputError: pydicom is not installed, the file has no image or is a segmentation, or too large.
+      InputError: pydicom is not installed, or the file has no image, is a segmentation or is too large.
     """
     dataset = _open(path)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * frames > MAX_VALUES:
         raise InputError(f"{path} has more than {MAX_VALUES} values: save its frames in several files.")
     choose_decoder(dataset)
-    with warnings.catch_warnings(action="ignore"):  # about values that pydicom finds odd and reads all the same
+    with warnings.catch_warnings(action="ignore"):  # about odd values, which pydicom reads nevertheless
         pixels = dataset.pixel_array
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = require("pydicom.pixels", extra="formats", reason=str(path)).apply_color_lut(pixels, dataset)
@@ -90,7 +90,7 @@ def write_segmentation(path: Path, source: Path, masks: Sequence[np.ndarray]) ->
             "lie, as enhanced DICOM files do."
         )
     try:
-        with warnings.catch_warnings(action="ignore"):  # for instance that no mask has a pixel
+        with warnings.catch_warnings(action="ignore"):  # for instance about empty masks
             segmentation = highdicom.seg.Segmentation(
                 source_images=[dataset],
                 pixel_array=np.stack(masks).astype(np.uint8),
@@ -107,7 +107,7 @@ def write_segmentation(path: Path, source: Path, masks: Sequence[np.ndarray]) ->
             )
             content = io.BytesIO()
             segmentation.save_as(content)
-    except Exception as error:  # pydicom and highdicom have no class of their own for what a source lacks
+    except Exception as error:  # pydicom and highdicom have no error class of their own for an incomplete source
         problem = " ".join(str(error).split())
         raise InputError(f"{source} has its PNG masks, but no DICOM segmentation could be made ({problem}).") from error
     write_bytes(path, content.getvalue())
@@ -117,7 +117,7 @@ def _open(path: Path) -> Any:
     pydicom = require("pydicom", extra="formats", reason=f"{path}: reading DICOM files")
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
-        dataset = pydicom.dcmread(path, force=not is_dicom(path))  # old files lack the beginning
+        dataset = pydicom.dcmread(path, force=not is_dicom(path))  # old files lack the header
     if dataset.get("Modality") == "SEG":
         raise InputError(f"{path} is a DICOM segmentation and no image: leave it out.")
     pixels = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -127,7 +127,7 @@ def _open(path: Path) -> Any:
 
 
 def _of_frame(dataset: Any, index: int, name: str) -> Any:
-    """Returns what a sequence says of a frame: in the frame's own groups, in those of all frames, or in the file."""
+    """Returns a sequence's item for a frame: from the frame's own groups, from the shared ones, or the file itself."""
     for groups in (dataset.get("PerFrameFunctionalGroupsSequence"), dataset.get("SharedFunctionalGroupsSequence")):
         if groups:
             sequence = groups[index if len(groups) > 1 else 0].get(name)

@@ -1,6 +1,6 @@
 """Decodes compressed pixels of DICOM files with imagecodecs, as a plugin of pydicom.
 
-GDCM, which pydicom would take, calls abort() on many damaged files: the whole program would end at one of them.
+GDCM, which pydicom would use, calls abort() on many damaged files, which would end the whole program.
 """
 
 import functools
@@ -12,7 +12,7 @@ from brainseg_jax.utils.extras import require
 
 PLUGIN = "imagecodecs"
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {}  # pydicom asks every plugin for it
-# JPEG and JPEG-LS: the markers of segments with the size, and those without a length.
+# JPEG and JPEG-LS: the markers of segments that hold the image size, and the markers without a length.
 _SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
@@ -20,7 +20,7 @@ _YBR = re.compile(rb"\xff\xee\x00\x0eAdobe.{6}[\x01\x02]", re.DOTALL)  # Adobe's
 
 
 def choose_decoder(dataset: Any) -> None:
-    """Makes pydicom decode the pixels of a dataset that it has read with what does not end the program."""
+    """Makes pydicom decode a dataset's pixels with a decoder that does not end the program."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _functions():
         _register()
@@ -35,7 +35,7 @@ def is_available(uid: str) -> bool:
 
 
 def decode_frame(source: bytes, runner: Any) -> bytes:
-    """Decodes a frame for pydicom, after a look at what it says of its size.
+    """Decodes a frame for pydicom, after checking the size that the frame declares.
 
     Args:
       source: the compressed frame.
@@ -50,7 +50,7 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
     size = _size_of_jpeg2000(source) if name == "jpeg2k_decode" else _size_of_jpeg(source)
     if size != declared:
         raise ValueError(f"its compressed pixels have rows, columns and channels {size}, not {declared}")
-    # A JPEG whose three channels are RGB need not say so; by itself it is taken for YBR.
+    # A JPEG whose three channels are RGB need not say so; by default it is decoded as YBR.
     is_rgb = name == "jpeg8_decode" and runner.photometric_interpretation == "RGB" and not _YBR.search(source[:1000])
     pixels = getattr(imagecodecs, name)(source, **({"colorspace": "RGB", "outcolorspace": "RGB"} if is_rgb else {}))
     if pixels.shape != (declared if declared[2] > 1 else declared[:2]):
@@ -89,7 +89,7 @@ def _size_of_jpeg(frame: bytes) -> tuple[int, int, int]:
         if marker in _SIZE_MARKERS:
             rows, columns, channels = struct.unpack(">HHB", frame[place + 5 : place + 10])
             return rows, columns, channels
-        if marker == 0xFF:  # a byte that fills
+        if marker == 0xFF:  # a fill byte
             place += 1
         else:
             place += 2 if marker in _WITHOUT_LENGTH else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
@@ -98,7 +98,7 @@ def _size_of_jpeg(frame: bytes) -> tuple[int, int, int]:
 
 def _size_of_jpeg2000(frame: bytes) -> tuple[int, int, int]:
     """Returns rows, columns and channels of a JPEG 2000 stream."""
-    place = frame.find(b"\xff\x4f\xff\x51")  # the stream begins, and so does its size; a JP2 file has boxes before
+    place = frame.find(b"\xff\x4f\xff\x51")  # start of the stream, with its size; a JP2 file has boxes before it
     if place < 0 or len(frame) < place + 42:
         raise ValueError("its compressed pixels do not say their size")
     right, bottom, left, top = struct.unpack(">IIII", frame[place + 8 : place + 24])

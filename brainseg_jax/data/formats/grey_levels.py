@@ -6,14 +6,14 @@ LUMINANCE = np.array((0.299, 0.587, 0.114), np.float32)  # of red, green and blu
 
 
 def to_grey(pixels: np.ndarray, *, has_alpha: bool = False) -> np.ndarray:
-    """Computes the luminance of colours; what is transparent lies over black.
+    """Computes the luminance of colours; transparent pixels lie over black.
 
     Args:
       pixels: (H, W) or (H, W, C): grey or red, green and blue, and the opacity (not multiplied in yet) if `has_alpha`.
       has_alpha: whether the last channel is the opacity.
 
     Returns:
-      (H, W); of one channel without opacity in the dtype of `pixels`, otherwise float32 in the range of its levels.
+      (H, W); in the dtype of `pixels` if they have one channel and no opacity, otherwise float32 in the same range.
     """
     if pixels.ndim == 2:
         return pixels

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_VALUES = 2**29  # in one file, 2 GiB as float32; looked at before anything is decoded
+MAX_VALUES = 2**29  # in one file, 2 GiB as float32; checked before anything is decoded
 
 
 class ImageSlice(NamedTuple):
@@ -12,7 +12,7 @@ class ImageSlice(NamedTuple):
 
     Attributes:
       image: (H, W), upright, real dtype, finite.
-      number: from 1, of the several that the file has; None if it is the only one.
+      number: the slice's number within the file, from 1; None if it is the only one.
       spacing_mm: distance of the centres of two pixels along rows and columns (down, right); None if unknown.
     """
 

@@ -12,7 +12,7 @@ from brainseg_jax.errors import InputError
 from brainseg_jax.utils.extras import require
 from brainseg_jax.utils.files import write_bytes
 
-# What is seen along each axis of a volume whose axes run to the patient's right, front and top.
+# The view along each axis of a volume whose axes run to the patient's right, front and top.
 AXES = ("sagittal", "coronal", "axial")
 _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}  # without a unit all programs take mm
 
@@ -20,15 +20,15 @@ _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}  # 
 def read(path: Path, *, axis: int = 2) -> list[ImageSlice]:
     """Reads every slice along an axis, as it is usually shown.
 
-    Axial slices have the patient's front at the top, the others the head; the patient's right is at the left, in
-    sagittal slices the front.
+    Axial slices have the patient's front at the top, the others the head. The left of the image is the patient's right,
+    or in sagittal slices the patient's front.
 
     Args:
       path: a .nii or .nii.gz file.
       axis: 0 for sagittal, 1 for coronal, 2 for axial slices, however the volume is stored.
 
     Raises:
-      InputError: nibabel is not installed, or the file holds no volume of numbers or a too large one.
+      InputError: nibabel is not installed, or the file holds no volume of numbers or one that is too large.
     """
     nibabel = require("nibabel", extra="formats", reason=f"{path}: reading NIfTI files")
     volume = nibabel.as_closest_canonical(_open(path))
@@ -48,8 +48,8 @@ def write_volume(path: Path, source: Path, slices: Sequence[np.ndarray], *, axis
 
     Args:
       path: the .nii.gz file to write.
-      source: the file whose slices `read` gave.
-      slices: one for each, (H, W), all of one dtype: bool is written as uint8.
+      source: the file from which `read` returned the slices.
+      slices: an array for each of these slices, (H, W), all of one dtype: bool is written as uint8.
       axis: see `read`.
     """
     nibabel = require("nibabel", extra="formats", reason="Writing NIfTI files")
@@ -63,13 +63,13 @@ def write_volume(path: Path, source: Path, slices: Sequence[np.ndarray], *, axis
     header = volume.header.copy()
     header.set_data_dtype(values.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0  # the brightness at which the source is shown
+    header["cal_min"] = header["cal_max"] = 0  # they would say how bright to show the source
     content = type(volume)(values, volume.affine, header).to_bytes()
     write_bytes(path, gzip.compress(content, mtime=0))
 
 
 def _upright(slice_: np.ndarray) -> np.ndarray:
-    """Turns a slice (a, b) of a volume that runs to right, front and top into an image; undoes itself likewise."""
+    """Turns a slice (a, b) of a volume that runs to right, front and top into an image; a second call undoes it."""
     return slice_[::-1, ::-1].T
 
 

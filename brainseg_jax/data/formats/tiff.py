@@ -22,7 +22,7 @@ def read(path: Path) -> list[ImageSlice]:
     """
     tifffile = require("tifffile", extra="formats", reason=f"{path}: reading TIFF files")
     with tifffile.TiffFile(path) as file:
-        # By number: in a chain of pages that leads back to itself, tifffile counts each once but iterates for ever.
+        # By number: if the chain of pages is a loop, tifffile counts each page once but iterates for ever.
         pages = [file.pages[number].aspage() for number in range(len(file.pages))]
         pages = [page for page in pages if not page.subfiletype & _REDUCED]
         if sum(page.size for page in pages) > MAX_VALUES:
@@ -56,7 +56,7 @@ def _read_page(path: Path, page: Any) -> np.ndarray:
 
 
 def _without_more_channels(pixels: np.ndarray, page: Any) -> np.ndarray:
-    """Leaves out channels that are neither colours nor the opacity that `to_grey` multiplies in."""
+    """Leaves out all channels except the colours and an opacity that `to_grey` must multiply in."""
     if pixels.ndim == 2 or not page.extrasamples:
         return pixels
     colours = pixels.shape[-1] - len(page.extrasamples)

@@ -13,9 +13,9 @@ from brainseg_jax.data.own_slices.table import OwnSlice, Source
 
 
 class OwnSlices(tfds.core.GeneratorBasedBuilder):
-    """A user's own slices in five folds, in the layout of `figshare_brain_tumor` but for float32 images.
+    """A user's own slices in five folds, in the layout of `figshare_brain_tumor`, except that images are float32.
 
-    The names of the classes are stored with the dataset and are there when it is opened. A fold without slices has no
+    The names of the classes are stored with the dataset, so that opening it restores them. A fold without slices has no
     split, because TFDS cannot write an empty one.
     """
 
@@ -25,7 +25,7 @@ class OwnSlices(tfds.core.GeneratorBasedBuilder):
         tfds.core.BuilderConfig(name="folder", description="Slices from a folder of images and a folder of masks.")
     ]
 
-    slices: tuple[OwnSlice, ...] = ()  # what is built; not needed to open what was built
+    slices: tuple[OwnSlice, ...] = ()  # what is built; not needed to open a finished dataset
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = tfds.core.DatasetInfo(
@@ -75,7 +75,7 @@ def build_dataset(source: Source, *, data_dir: Path, table: Path, overwrite: boo
     Args:
       source: the slices.
       data_dir: the TFDS root.
-      table: where they come from.
+      table: the file that lists them.
       overwrite: whether a build from another source is replaced.
 
     Returns:

@@ -11,8 +11,8 @@ from brainseg_jax.data.dataset_info import FOLDS
 def make_folds(patient_ids: Sequence[str], *, seed: int) -> list[int]:
     """Divides slices into the five folds by patient, with about as many slices in each.
 
-    Patients are taken by their number of slices, the largest first, patients of as many slices in a random order; each
-    goes to the fold that has the fewest slices so far, of equals the first. The order of the slices changes nothing.
+    Takes the patients by their number of slices, the largest number first, equal ones in random order. Each patient
+    goes to the fold with the fewest slices so far, the first of equal folds. The order of the slices does not matter.
 
     Args:
       patient_ids: of N slices.

@@ -1,4 +1,4 @@
-"""Reads an image and its mask from files and refuses what cannot be trained on."""
+"""Reads an image and its mask from files and refuses those that cannot be trained on."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SHOWN = 6  # values of a bad mask that its message names
 
 
 def read_levels(path: Path) -> np.ndarray:
-    """Reads the grey levels of an image, (H, W) float32, which has every integer up to 16,777,216 exactly.
+    """Reads the grey levels of an image, (H, W) float32, which holds every integer up to 16,777,216 exactly.
 
     Raises:
       InputError: the file is missing or cannot be read, has a value that is not finite, or all its pixels are equal.
@@ -26,7 +26,7 @@ def read_levels(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask, (H, W) uint8, 1 where the file is not 0; a file of zeros alone is a slice without tumour.
+    """Reads a mask, (H, W) uint8, 1 where the file is not 0; a file of zeros only is a slice without tumour.
 
     Raises:
       InputError: the file is missing or cannot be read, or its values are not 0 and at most one other.

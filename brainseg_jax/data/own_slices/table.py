@@ -71,14 +71,14 @@ def read_source(table: Path, *, images: Path, masks: Path, seed: int) -> Source:
     Args:
       table: a CSV file in UTF-8 with the columns `REQUIRED` and, if wanted, `OPTIONAL`; others are not used.
       images: the folder to which the paths in column `image` are relative.
-      masks: the same of column `mask`; an empty cell says that the slice has no tumour.
+      masks: the same for column `mask`; an empty cell says that the slice has no tumour.
       seed: of the folds, where the table has none; see `make_folds`.
 
     Returns:
       The slices, in the order of the rows.
 
     Raises:
-      InputError: a folder or a column is missing, or rows or files are bad: it lists all problems.
+      InputError: a folder or a column is missing, or rows or files are bad: the message lists all problems.
     """
     for name, folder in (("images", images), ("masks", masks)):
         if not folder.is_dir():
@@ -107,7 +107,7 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     if not table.is_file():
         raise InputError(f"--table is {table}, which cannot be read (it is no file): name a CSV file in UTF-8.")
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the text
+        with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
             text = file.read()
         if "\0" in text:
             raise ValueError("it has characters of value 0, as UTF-16 has")
@@ -137,12 +137,12 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
 
 
 def _in_a_line(columns: list[str]) -> str:
-    """Returns names, of which one may have line breaks: of a table whose quotes are not closed it is the whole text."""
+    """Joins column names in a line: if a table does not close its quotes, one name is the whole text."""
     return " ".join(", ".join(columns).split())[:200]
 
 
 def _parse(number: int, row: dict[str, str], images: Path, masks: Path, report: Callable[[str], None]) -> OwnSlice:
-    """Returns a row as a slice, with any values in place of bad ones, which are reported."""
+    """Returns a row as a slice; reports bad values and puts arbitrary good ones in their place."""
     where = f"slice {number} ({row['image'] or 'no image'})"
     for name in ("image", "patient", "class"):
         if not row.get(name, "given"):

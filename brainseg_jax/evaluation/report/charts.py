@@ -59,7 +59,7 @@ class Chart:
             "triangle": f"m0 {-1.2 * s:g}l{1.2 * s:g} {2.2 * s:g}h{-2.4 * s:g}z",
             "square": f"m{-0.9 * s:g} {-0.9 * s:g}h{1.8 * s:g}v{1.8 * s:g}h{-1.8 * s:g}z",
         }[shape]
-        # A path for each point, so that points that lie on each other look darker.
+        # A path for each point, so that overlapping points look darker.
         places = (self.place(*point) for point in points)
         paths = "".join(f'<path d="M{across:g} {down:g}{outline}"/>' for across, down in places)
         self._elements.append(f'<g class="dots {style}">{paths}</g>')
@@ -91,7 +91,7 @@ class Chart:
         """Returns the SVG element.
 
         Args:
-          description: says in words what a reader sees who cannot see it.
+          description: says in words what the chart shows, for readers who cannot see it.
           x_label: below the axis.
           x_ticks: the text at each place.
           y_ticks: likewise.
@@ -157,11 +157,11 @@ def dice_by_class(scores: Sequence[SliceScore], summary: Mapping[str, Any]) -> s
     """Draws the Dice of each slice by class, with mean and interval; `summary` is what `summarize` returns."""
     present = [label for label, of_class in summary["by_class"].items() if of_class["dice"] is not None]
     signs = _signs(summary["by_class"])
-    places = max(len(present), 1)  # one, and nothing in it, where no slice has a tumour
+    places = max(len(present), 1)  # one empty place where no slice has a tumour
     chart, jitter = Chart((-0.5, places - 0.5), (0, 1)), np.random.default_rng(0)
     for place, label in enumerate(present):
         dice = [score.dice for score in scores if score.label == label and score.tumour_pixels]
-        # Left of the mean, whose number stands at its right.
+        # Left of the mean; the mean's number is on its right.
         across = place - 0.08 - 0.28 * jitter.random(len(dice))
         chart.dots(zip(across.tolist(), dice, strict=True), signs[label][0], shape=signs[label][1], size=1.8)
         chart.mean(place, summary["by_class"][label]["dice"], summary["intervals"]["by_class"][label]["dice"])

@@ -19,7 +19,7 @@ THUMBNAIL = 128  # pixels of the longer side of a slice in the gallery
 def worst_first(scores: Sequence[SliceScore]) -> list[SliceScore]:
     """Sorts by Dice; of slices with the same Dice, the one with the larger tumour comes first.
 
-    Slices without a tumour have no Dice: those with a false alarm count as missed, the others as right.
+    Slices without a tumour have no Dice: those with a false alarm count as missed, the others as correct.
     """
 
     def key(score: SliceScore) -> tuple[float, int, int]:
@@ -60,7 +60,7 @@ def describe_choice(total: int, *, count: int) -> str:
 
 
 def _shares(count: int) -> tuple[int, int]:
-    """Returns how many of `count` slices are of the worst, and how many are of the middle and of the best each."""
+    """Returns how many of `count` slices come from the worst, and how many from the middle and from the best each."""
     quarter = (count + 1) // 4
     return count - 2 * quarter, quarter
 
@@ -83,7 +83,7 @@ def encode_slice(
       image: (H, W) float in [0, 1].
       probabilities: (H, W) float in [0, 1].
       postprocessing: how the probabilities become the mask.
-      name: tells the slice from others, such as "slice 12".
+      name: identifies the slice, such as "slice 12".
       true_mask: (H, W) bool or 0 and 1; None where it is not known.
       dice: of the mask at full size, in [0, 1]; NaN where it is not known.
       label: the class; "" where it is not known.
@@ -91,8 +91,8 @@ def encode_slice(
       size: the group of tumour sizes; "" where it is not known.
 
     Returns:
-      What JSON can hold and assets/gallery.js reads. Numbers that the page computes with travel as bytes under zlib,
-      not as an image: browsers that guard against fingerprinting add noise to the pixels that a page reads from one.
+      A JSON object for assets/gallery.js. Numbers that the page computes with are zlib-compressed bytes, not an image:
+      browsers that guard against fingerprinting add noise to the pixels that a page reads from an image.
     """
     height, width = (max(1, round(side * min(1, THUMBNAIL / max(image.shape)))) for side in image.shape)
     levels, small = (_to_bytes(_shrink(values, width, height)) for values in (image, probabilities))
@@ -118,7 +118,7 @@ def encode_slice(
 def shrink_mask(mask: np.ndarray, width: int, height: int) -> np.ndarray:
     """Shrinks a mask, (H, W) bool or 0 and 1, to (height, width) bool: the pixels of which at least half is mask.
 
-    Of a mask that is too small for that, the pixel with the largest share is kept: no tumour disappears.
+    If no pixel reaches half, the one with the largest share is kept, so that no tumour disappears.
     """
     share = _shrink(mask, width, height)
     return share >= (min(0.5, share.max()) if mask.any() else 0.5)

@@ -1,4 +1,4 @@
-"""Writes a report: headings, tables and charts, and a gallery of slices, in one HTML file without outside parts."""
+"""Writes a report: headings, tables and charts, and a gallery of slices, in one self-contained HTML file."""
 
 import base64
 import hashlib
@@ -32,10 +32,10 @@ class Section(NamedTuple):
 
 
 def report_path(output: Path) -> Path:
-    """Returns the file that `write_report` is to write: `output` itself, or report.html in the folder of that name.
+    """Returns the file for `write_report`: `output` if it ends in .html, otherwise report.html in that folder.
 
     Raises:
-      InputError: a file is there that is no report.
+      InputError: the file exists and is not a report.
     """
     path = output if output.suffix == ".html" and not output.is_dir() else output / "report.html"
     if path.exists() and GENERATOR not in path.read_text("utf-8", errors="replace")[:1000]:
@@ -51,19 +51,19 @@ def write_report(
     Args:
       path: the HTML file; see `report_path`.
       title: headline, plain text.
-      sections: what stands above the gallery, in this order.
-      slices: what the gallery shows, in this order; see `encode_slice` of gallery.py. They may have no true masks.
+      sections: parts of the page above the gallery, in this order.
+      slices: encoded slices of the gallery, in this order; see `encode_slice`. They may lack true masks.
       note: plain text above the gallery: which slices it shows, or why none.
     """
     script = _asset("gallery.js")
     gallery = f"<p>{escape(note)}</p>\n{_asset('gallery.html') if slices else ''}"
     parts = [*sections, Section("slices", "Slices", gallery)]
-    # No text of the data may end the element; JSON has no NaN.
+    # "<" is escaped so that no text in the data can close the element; JSON has no NaN.
     data = json.dumps(list(slices), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = Template(_asset("page.html")).substitute(
         generator=f'{GENERATOR} {escape(__version__)}">',
-        # The browser itself refuses the network, and every script but this one.
+        # Makes the browser refuse all network access, and every script but this one.
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         title=escape(title),
         style=_asset("style.css"),

@@ -17,13 +17,13 @@ MAX_SLICES = 200  # in the gallery
 
 
 class PredictionReport:
-    """Gathers predicted slices for report.html; of many, those with the largest masks."""
+    """Gathers predicted slices for report.html; if there are many, keeps those with the largest masks."""
 
     def __init__(self, folder: Path, postprocessing: Postprocessing) -> None:
-        """Looks whether the report may be written.
+        """Checks that the report may be written.
 
         Args:
-          folder: where report.html is to lie.
+          folder: the folder for report.html.
           postprocessing: how the probabilities become masks.
 
         Raises:

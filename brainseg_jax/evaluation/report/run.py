@@ -1,4 +1,4 @@
-"""Makes the report of a run from what evaluate.py and train.py wrote; predicts the slices of the gallery again."""
+"""Makes the report of a run from the files of evaluate.py and train.py; predicts the slices of the gallery again."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from brainseg_jax.metrics.overlap import count_overlap, dice
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_split_record, read_splits
 from brainseg_jax.workdir.weights import has_weights
 
-_LARGEST_DIFFERENCE = 0.02  # of the mean Dice in the CSV file and now; another machine rounds another way
+_LARGEST_DIFFERENCE = 0.02  # between the mean Dice in the CSV file and now; machines round differently
 
 
 class _Network(NamedTuple):
@@ -47,7 +47,7 @@ def report_run(
     Args:
       directory: holds evaluation_<split>.json and per_slice_<split>.csv: a workdir, a folder of cross_validate.py
         (split "cv"), or the --output of evaluate.py.
-      split: which of the evaluations.
+      split: the split of the evaluation.
       output: the HTML file, or the folder of report.html; None for `directory`.
       weights: the networks that were scored, workdirs or folders of weights; if empty, those in `directory`. Where
         there are none, the report has no gallery.
@@ -58,8 +58,8 @@ def report_run(
       The path of the report.
 
     Raises:
-      InputError: the run is not scored, the scores are of another checkpoint or dataset than is there now, the dataset
-        is missing, or the file to write is no report.
+      InputError: the run is not scored, its checkpoint or dataset was replaced since, the dataset is missing, or the
+        file to write exists and is no report.
     """
     path = report_path(output or directory)
     scores = read_scores(directory / f"per_slice_{split}.csv")
@@ -92,13 +92,13 @@ def report_run(
 
 
 def _folders(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> list[Path]:
-    """Returns the folders that may say what was run, each once: that of the scores, its folds, and the networks."""
+    """Returns the folders that may hold the run's files, each once: that of the scores, its folds, the networks."""
     folds = [directory / f"fold_{fold}" for fold in evaluation.get("by_fold", ())]
     return list({folder.resolve(): folder for folder in (directory, *folds, *weights)}.values())
 
 
 def _find_networks(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> list[_Network]:
-    """Returns the networks that made the scores; none where they are not at hand."""
+    """Returns the networks that made the scores; an empty list if they are missing."""
 
     def is_there(run: Path) -> bool:
         return (run / "checkpoints").is_dir() or has_weights(run)
@@ -114,10 +114,10 @@ def _find_networks(directory: Path, evaluation: Mapping[str, Any], weights: Sequ
 
 
 def _encode(network: _Network, scores: Sequence[SliceScore], data_dir: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Predicts the slices of scores and gives each, encoded, by its id.
+    """Predicts the slices of `scores`; yields the id and the encoded slice of each.
 
     Raises:
-      InputError: checkpoint, true masks or Dice are others than those of the scores.
+      InputError: checkpoint, true masks or Dice differ from those of the scores.
     """
     runs, evaluation = network.runs, network.evaluation
     postprocessing = Postprocessing(evaluation["threshold"], evaluation["min_component_fraction"])

@@ -27,7 +27,7 @@ _PROVENANCE = ("command", "commit", "device", "devices", "cores", "python")
 
 
 def summary_section(evaluation: Mapping[str, Any]) -> Section:
-    """Shows the main numbers with their intervals; `evaluation` is what evaluation_<split>.json holds."""
+    """Shows the main numbers with their intervals; `evaluation` is the content of evaluation_<split>.json."""
     ends = evaluation["intervals"]
     tiles = (
         ("Mean Dice", _number(evaluation["dice"]), _interval(ends["dice"])),
@@ -70,9 +70,9 @@ def run_section(
     """Shows what was run: settings, split and provenance.
 
     Args:
-      evaluation: what evaluation_<split>.json holds.
-      config: what config.json holds; None where it is not at hand.
-      splits: what splits.json holds; None where it is not at hand.
+      evaluation: content of evaluation_<split>.json.
+      config: content of config.json; None if the file is missing.
+      splits: content of splits.json; None if the file is missing.
     """
     facts = {
         "Split": f"{evaluation['split']}: {evaluation['slices']} slices",

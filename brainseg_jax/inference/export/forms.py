@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
     Attributes:
       file: of the form.
       slices: how many phantom slices both saw.
-      difference: the largest of two probabilities of a pixel.
+      difference: the largest difference between the two probabilities of a pixel.
       pixels: how many pixels are tumour in one mask only.
     """
 
@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
 
 
 def check_forms(forms: Sequence[str]) -> None:
-    """Refuses what cannot be written.
+    """Refuses forms that cannot be written.
 
     Raises:
       InputError: there is no such form, or a package that it needs is not installed.
@@ -75,7 +75,7 @@ def export_network(
       predictor: the network.
       folder: new, or empty. It appears when all is written and compared.
       card: for README.md.
-      forms: names from `FORMS`. They compute in float32, with the weights as the folder has them.
+      forms: names from `FORMS`. They compute in float32, with the weights as they are stored in the folder.
       dtype: of the weights, "float32", "float16" or "int6".
 
     Returns:
@@ -126,7 +126,7 @@ def convert(network: Predictor, form: str) -> bytes:
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, 1), jnp.float32)
     limit = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
-    jax.config.update("jax_traceback_in_locations_limit", 0)  # or the file names paths of this machine
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # else the file would name paths of this machine
     try:
         return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
     finally:
@@ -134,7 +134,7 @@ def convert(network: Predictor, form: str) -> bytes:
 
 
 def compare(network: Predictor, model: Path) -> Comparison:
-    """Runs a form as run_model.py does, and the network, on a few phantom slices that are not square."""
+    """Compares a form, run as by run_model.py, with the network on a few phantom slices that are not square."""
     slices = itertools.islice(phantom_slices(patients=10, size=128), 4)
     images = [one.image[:, 8 * number :] for number, (one, _) in enumerate(slices)]
     expected, found = network.probabilities(images), run_model.probabilities(images, model=model)

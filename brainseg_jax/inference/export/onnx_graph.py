@@ -19,14 +19,14 @@ class Tensor(NamedTuple):
 
     Attributes:
       name: in the graph.
-      shape: its sides, integers or JAX's symbols; 1 where JAX's own value repeats it up to another size.
+      shape: its sides, integers or JAX's symbols; a side may be 1 where JAX's value repeats it up to a larger size.
     """
 
     name: str
     shape: tuple[Any, ...]
 
 
-Value = Tensor | np.ndarray  # an array is a constant, and its sides too may be 1 in place of more
+Value = Tensor | np.ndarray  # an array is a constant, whose sides may also be 1 in place of a larger size
 
 
 class Graph:
@@ -44,13 +44,13 @@ class Graph:
         self._numbers = itertools.count()
 
     def add(self, operation: str, operands: Sequence[Value], shape: Sequence[Any], **attributes: Any) -> Tensor:
-        """Adds a node with one output of this shape, and returns that."""
+        """Adds a node with one output of this shape, and returns the output."""
         name = f"{operation}_{next(self._numbers)}"
         self._nodes.append(helper.make_node(operation, [self._name(one) for one in operands], [name], **attributes))
         return Tensor(name, tuple(shape))
 
     def repeat(self, value: Value, shape: Sequence[Any]) -> Value:
-        """Repeats sides of 1 up to a shape.
+        """Repeats a value along its sides of 1, up to a shape.
 
         Raises:
           InputError: a side of the shape is neither a number nor the size of the batch.
@@ -86,7 +86,7 @@ class Graph:
     def _name(self, value: Value) -> str:
         if isinstance(value, Tensor):
             return value.name
-        # Equal constants are one: an image and its mirror image meet the same parameters.
+        # Equal constants are stored once: an image and its mirror image use the same parameters.
         key = (value.shape, value.dtype.str, value.tobytes())
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"

@@ -1,8 +1,8 @@
 """The rules by which JAX's operations become nodes of an ONNX graph.
 
 A rule takes the graph, JAX's equation and its operands, and returns the result, or None where it does not know the form
-of the operation. ONNX has the channels of convolutions and poolings in front, so that these stand between transposes;
-runtimes take most of them out again.
+of the operation. In ONNX, convolutions and poolings have the channels first, so each of them is put between two
+transposes; runtimes remove most of these again.
 """
 
 import string
@@ -33,13 +33,13 @@ def _max(graph: Graph, equation: Any, one: Value, other: Value) -> Tensor:
 
 
 def _subtract(graph: Graph, equation: Any, one: Value, other: Value) -> Tensor:
-    if isinstance(other, np.ndarray):  # likewise an Add
+    if isinstance(other, np.ndarray):  # runtimes likewise join an Add
         return _each(graph, "Add", one, -other)
     return _each(graph, "Sub", one, other)
 
 
 def _broadcast(graph: Graph, equation: Any, operand: Value) -> Value:
-    # Only the rank: elementwise operations repeat by themselves, and `_whole` does for all others.
+    # Sets only the rank: elementwise operations repeat by themselves, and for all others `_whole` repeats.
     shape: list[Any] = [1] * len(equation.params["shape"])
     for axis, side in zip(equation.params["broadcast_dimensions"], operand.shape, strict=True):
         shape[axis] = side
@@ -99,7 +99,7 @@ def _reverse(graph: Graph, equation: Any, operand: Value) -> Tensor:
 
 
 def _gather(graph: Graph, equation: Any, operand: Value, indices: Value) -> Value | None:
-    """Knows fixed places that are the same in all images, which is what JAX makes of slices of a batch."""
+    """Translates only fixed places that are the same in all images, which JAX makes of slices of a batch."""
     settings, whole = equation.params, _whole(graph, equation, operand)
     numbers, sizes, shape = settings["dimension_numbers"], settings["slice_sizes"], equation.outvars[0].aval.shape
     batch, *sides = whole.shape
@@ -107,7 +107,7 @@ def _gather(graph: Graph, equation: Any, operand: Value, indices: Value) -> Valu
         return None
     if sizes[0] != batch or 0 in numbers.start_index_map or numbers.offset_dims[0] != 0:
         return None
-    # The same operation on the numbers of an image's values says which of them it takes.
+    # Running the operation on the indices of an image's values shows which values it takes.
     places = np.arange(np.prod(sides), dtype=np.int32).reshape(1, *sides)
     taken = np.asarray(equation.primitive.bind(places, indices, **{**settings, "slice_sizes": (1, *sizes[1:])}))
     if (taken < 0).any():  # JAX fills in what lies outside

@@ -127,7 +127,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _write(path: Path, mask: np.ndarray) -> None:
-    with path.open("xb") as file:  # never over a file that is there
+    with path.open("xb") as file:  # never overwrites a file
         if path.suffix == ".npy":
             np.save(file, mask)
         else:

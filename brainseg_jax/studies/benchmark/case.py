@@ -16,10 +16,10 @@ class Case:
       start_filters: channels of the first level.
       mode: "train" (forward, backward, Adam) or "inference".
       image_size: side of the images.
-      batch_size: slices a step.
-      dtype: our dtype of the computation.
-      devices: how many share a batch; PyTorch takes one.
-      steps: steps a run; ours do them in one compiled call on a GPU.
+      batch_size: slices per step.
+      dtype: dtype of our computation.
+      devices: how many share a batch; PyTorch uses one.
+      steps: steps per run; on a GPU our program takes them in one compiled call.
     """
 
     model: str
@@ -40,10 +40,10 @@ class Plan:
       start_filters: of each network.
       image_size: side of the images.
       repeats: turns of each measurement.
-      seconds: minimum of each program a turn.
+      seconds: minimum duration of each program per turn.
       batches, image_sizes, datasets: points of the sweeps: multiples of the recipe's batch, sides in pixels, slices.
       epoch_steps: batches of the epochs that are timed.
-      torch_compile: whether torch.compile, which takes its time, is among PyTorch's settings.
+      torch_compile: whether torch.compile, which compiles slowly, is among PyTorch's settings.
     """
 
     start_filters: dict[str, int]

@@ -17,7 +17,7 @@ Shape = tuple[int, int, int]
 
 
 def list_shapes(case: Case) -> list[Shape]:
-    """Returns side, input channels and output channels of the 3×3 convolutions of U-Net, from top to bottom and up."""
+    """Returns side, input channels and output channels of U-Net's 3×3 convolutions, first down, then up."""
     levels = [(case.image_size >> level, case.start_filters << level) for level in range(5)]
     down = [
         (side, channels, width)
@@ -34,10 +34,10 @@ def profile(case: Case, *, repeats: int, seconds: float) -> list[dict[str, Any]]
     Args:
       case: network, sizes and dtype; PyTorch runs channels-last in the same dtype.
       repeats: turns.
-      seconds: minimum of each program a turn.
+      seconds: minimum duration of each program per turn.
 
     Returns:
-      A row a convolution: its shape, how often the network has it, and `ours_<pass>_ms`, `torch_<pass>_ms` once.
+      A row per convolution: its shape, how often the network has it, and `ours_<pass>_ms`, `torch_<pass>_ms` for one.
     """
     rows = []
     shapes = list_shapes(case)

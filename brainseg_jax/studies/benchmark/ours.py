@@ -65,7 +65,7 @@ def make_program(case: Case) -> Program:
 
     run()
     seconds = time.perf_counter() - started
-    # XLA counts the program of one device and the body of a loop once: so a batch's share of one device.
+    # XLA counts the program of one device, and a loop's body once: that is one device's share of one batch.
     cost, memory, share = compiled.cost_analysis() or {}, compiled.memory_analysis(), case.batch_size / mesh.size
     peak_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     return Program(
@@ -102,6 +102,6 @@ def make_epoch(
 
 
 def jit_program(function: Callable[..., Any], *arguments: Any, units: int) -> Program:
-    """Makes a program of a function; arrays are arguments, since XLA computes constants while it compiles."""
+    """Makes a program of a function; arrays are arguments, since XLA would evaluate constants at compile time."""
     compiled = jax.jit(function)
     return Program(lambda: jax.block_until_ready(compiled(*arguments)), units)

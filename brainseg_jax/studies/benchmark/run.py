@@ -1,4 +1,4 @@
-"""Runs the whole benchmark, in order of value."""
+"""Runs the whole benchmark, the most valuable parts first."""
 
 import gc
 import math
@@ -18,7 +18,8 @@ from brainseg_jax.studies.benchmark.timing import Speed, measure_in_turns
 from brainseg_jax.utils.provenance import describe_environment
 
 Row = dict[str, Any]
-# Name, the list of the report that takes the results, and what measures them; the points of a sweep share a name.
+# Name, the list of the report that takes the results, and the function that measures them; the points of a sweep share
+# a name.
 Part = tuple[str, list[Row], Callable[[], list[Row]]]
 LOGGED = (
     *("image_size", "batch_size", "slices", "devices", "side", "channels", "features"),
@@ -29,13 +30,13 @@ LOGGED = (
 def run_benchmark(
     plan: Plan, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None], seconds: float = math.inf
 ) -> None:
-    """Measures everything, what matters most first; what does not fit into the memory is left out.
+    """Measures everything, the most important parts first; leaves out what does not fit into the memory.
 
     Args:
       plan: how much.
       log: called with each result, a line at a time.
       save: called with the content of benchmark.json so far after each part.
-      seconds: a part that would probably not end within so many seconds of the start is left out.
+      seconds: a part that would probably end later than this many seconds after the start is left out.
     """
     started = time.perf_counter()
     environment = describe_environment(devices=jax.device_count())
@@ -110,8 +111,8 @@ def compare(case: Case, settings: torch_programs.Settings, plan: Plan, peaks: Ma
     """Measures our program beside PyTorch's in several settings.
 
     Returns:
-      A row, ours against the fastest setting. `share_of_peak` is that of the peak which bounds our program, of
-      arithmetic or of memory.
+      A row: our program against PyTorch's fastest setting. `share_of_peak` is relative to the peak, of arithmetic or of
+      memory, that bounds our program.
     """
     program = ours.make_program(case)
     in_torch = {name: torch_programs.make_program(case, **setting) for name, setting in settings.items()}
@@ -159,7 +160,7 @@ def best_of(points: Sequence[Row]) -> Row:
 
 
 def measure_epoch(case: Case, slices: int, plan: Plan) -> list[Row]:
-    """Measures epochs of so many slices: a row, as shares of the bare step's speed."""
+    """Measures epochs of `slices` slices: a row with shares of the bare step's speed."""
     noise = ours.random_slices(slices, case.image_size)
     programs = {
         "bare": ours.make_program(case),
@@ -193,7 +194,7 @@ def measure_devices(case: Case, plan: Plan) -> list[Row]:
 def measure_peaks(plan: Plan) -> dict[str, float]:
     """Measures the peak rates of the device by large matrix products and a large copy.
 
-    All of a CPU's cores, whatever number of devices a step uses: XLA gives a large product to all of them.
+    On a CPU this uses all cores, however many devices a step uses, since XLA spreads a large product over all of them.
     """
     on_gpu = jax.default_backend() == "gpu"
     size = 8192 if on_gpu else 2048
@@ -210,7 +211,7 @@ def measure_peaks(plan: Plan) -> dict[str, float]:
 
 def _measure(measure: Callable[[], list[Row]]) -> list[Row] | None:
     """Measures a part; None if it does not fit into the memory."""
-    gc.collect()  # the programs before need their memory no longer
+    gc.collect()  # frees the memory of the earlier programs
     try:
         return measure()
     except (RuntimeError, MemoryError) as error:  # JAX and PyTorch each raise a RuntimeError of their own

@@ -20,8 +20,8 @@ class Program:
       compile_seconds: from the start of compilation to the end of the first run.
       memory_bytes: its peak memory; None if unknown.
       parameters: trainable parameters of its network.
-      flops_per_slice: floating-point operations a slice, as XLA counts them; 0 if unknown.
-      bytes_per_slice: bytes that its operations read and write a slice, as XLA counts them; 0 if unknown.
+      flops_per_slice: floating-point operations per slice, as XLA counts them; 0 if unknown.
+      bytes_per_slice: bytes that its operations read and write per slice, as XLA counts them; 0 if unknown.
     """
 
     run: Callable[[], object]
@@ -35,7 +35,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Speed:
-    """Units of work a second over several turns: the median and the spread."""
+    """Units of work per second over several turns: the median and the spread."""
 
     median: float
     lowest: float
@@ -48,10 +48,10 @@ def measure_in_turns(programs: Mapping[str, Program], *, repeats: int, seconds: 
     Args:
       programs: by name.
       repeats: turns.
-      seconds: minimum duration of each program a turn, for which it is repeated.
+      seconds: minimum duration of each program per turn, for which it is repeated.
 
     Returns:
-      Units a second, by name.
+      Units per second, by name.
     """
     times: dict[str, int] = {}
     for name, program in programs.items():

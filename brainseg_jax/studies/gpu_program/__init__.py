@@ -1,1 +1,1 @@
-"""Compiles our programs for NVIDIA GPUs without one: their memory, kernels and bytes, beside the least possible."""
+"""Compiles our programs for NVIDIA GPUs without one: their memory, kernels and bytes, and the least possible."""

@@ -1,10 +1,10 @@
-"""The GPUs that programs are compiled for: what XLA must know of a card, and its speed by its maker's data sheet."""
+"""The GPUs that programs are compiled for: what XLA must know about a card, and its speed by its maker's data sheet."""
 
 import dataclasses
 
 from brainseg_jax.errors import InputError
 
-# The library versions that XLA is told: those that jax[cuda12] 0.12 installs.
+# The library versions to tell XLA: those that jax[cuda12] 0.12 installs.
 CUDNN, CUDA = (9, 10), (12, 9)
 
 
@@ -20,7 +20,7 @@ class Card:
       threads: threads that each holds at most.
       shared_memory, shared_memory_per_block: bytes of shared memory of each, and what a block may ask for.
       l2_cache, memory: bytes.
-      bandwidth: bytes a second to and from its memory.
+      bandwidth: bytes per second to and from its memory.
       clock: GHz.
       flops: FLOP/s of matrix products and convolutions by dtype of the network, dense; float32 as JAX computes it by
         default: with TF32 where the card has it. A dtype that the card lacks is left out.
@@ -144,7 +144,7 @@ def find_card(name: str) -> Card:
     """Returns a card by its key in `CARDS`.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no card of that name.
     """
     if name not in CARDS:
         raise InputError(f"--gpu is {name!r}: set it to one of {', '.join(CARDS)}.")

@@ -70,7 +70,7 @@ def compile_program(function: Any, arguments: tuple[Any, ...]) -> Compiled:
 
 
 def measure(config: ml_collections.ConfigDict, task: str, card: Card, *, devices: int) -> dict[str, Any]:
-    """Compiles a program of ours for a card and describes it.
+    """Compiles one of our programs for a card and describes it.
 
     Args:
       config: of the run.
@@ -79,7 +79,7 @@ def measure(config: ml_collections.ConfigDict, task: str, card: Card, *, devices
       devices: how many share the batch.
 
     Returns:
-      What docs/results/gpu_program/program.json has of each program; only `error` if XLA could not compile it.
+      The program's entry in docs/results/gpu_program/program.json; only `error` if XLA could not compile it.
     """
     mesh = make_mesh(card, devices=devices)
     function, arguments = make_program(config, task, mesh)
@@ -108,7 +108,7 @@ def measure(config: ml_collections.ConfigDict, task: str, card: Card, *, devices
 
 
 def describe(entry: dict[str, Any]) -> str:
-    """Says in a line what `measure` found."""
+    """Describes the result of `measure` in one line."""
     if "error" in entry:
         return f"not compiled: {entry['error']}"
     least = entry["least_milliseconds"]

@@ -5,7 +5,7 @@ import math
 import re
 from typing import NamedTuple
 
-# Bytes of a value; what has another dtype, for instance a token, is no array.
+# Bytes of a value; a value of another dtype, for instance a token, is not an array.
 _WIDTHS = {1: "pred s8 u8", 2: "s16 u16 bf16 f16", 4: "s32 u32 f32", 8: "s64 u64 f64"}
 BYTES = {dtype: width for width, dtypes in _WIDTHS.items() for dtype in dtypes.split()}
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)[^}]*\})?")
@@ -42,7 +42,7 @@ class Instruction(NamedTuple):
       opcode: "fusion", "custom-call", "copy", ….
       shapes: its results; several if it gives a tuple.
       operands: names of the instructions whose results it takes.
-      text: what stands behind the operands.
+      text: what follows the operands.
       is_root: whether the computation gives its result.
     """
 
@@ -138,7 +138,7 @@ def parse_shapes(text: str) -> tuple[Shape, ...]:
 
 
 def _closing(text: str, first: int) -> int:
-    """Returns the place behind the bracket that closes the one at `first`."""
+    """Returns the position after the bracket that closes the one at `first`."""
     depth = 0
     for place in range(first, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

@@ -14,27 +14,27 @@ CONVOLUTIONS = {
     "__cudnn$convBackwardFilter": "kernel gradient",
 }
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# What runs no kernel, or whose work is counted where it begins.
+# Instructions that run no kernel, or whose work is counted at the instruction that starts it.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
     *("call", "while", "conditional", "copy-done", "async-done", "async-update", *(f"{c}-done" for c in COLLECTIVES)),
 }
-# What moves values, perhaps to another dtype, but computes none.
+# Instructions that only move values, perhaps to another dtype.
 _MOVES = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "copy-start", "transpose", "reshape"),
     *("broadcast", "concatenate", "pad", "slice", "reverse", "convert", "dynamic-slice"),
 }
-# Of these operands a kernel reads only as much as the result has.
+# Of the operand of these instructions a kernel reads only as much as the result has.
 _READS_A_PART = {"slice", "dynamic-slice", "gather"}
 
 
 class Kernel(NamedTuple):
-    """What is started on the GPU.
+    """A kernel that is started on the GPU.
 
     Attributes:
       name: of its instruction.
-      kind: "convolution", "matrix product", "collective", "layout" (moves values and computes none, and changes their
-        order), "move" (likewise, in their order: concatenation, padding, another dtype), "reduction" or "elementwise".
+      kind: "convolution", "matrix product", "collective", "layout" (only moves values, into another order), "move"
+        (only moves values, in the same order: concatenation, padding, another dtype), "reduction" or "elementwise".
       detail: of a convolution "forward", "input gradient" or "kernel gradient" and what is fused into it ("bias",
         "bias and ReLU"); of a collective its name; "" for others.
       dtype: of the largest array that it reads or writes, in XLA's words.
@@ -94,7 +94,7 @@ def _kernel(module: Module, computation: Computation, instruction: Instruction, 
 
 
 def _kind(instruction: Instruction, computation: Computation, *, is_fused: bool) -> tuple[str, str]:
-    """Says what a kernel does; `computation` is the one that it fuses, or the one that it stands in."""
+    """Says what a kernel does; `computation` is the one that it fuses, or the one that it is part of."""
     opcode, target = instruction.opcode, instruction.target
     if target in CONVOLUTIONS:
         return "convolution", CONVOLUTIONS[target] + _fused_into(instruction)
@@ -133,7 +133,7 @@ def _shape(computation: Computation, name: str) -> Shape:
 
 
 def _is_workspace(instruction: Instruction, shape: Shape) -> bool:
-    """Whether a result of a library's call is memory for it to work in."""
+    """Whether a result of a library's call is its working memory."""
     return instruction.opcode == "custom-call" and len(instruction.shapes) > 1 and shape == instruction.shapes[-1]
 
 
@@ -155,7 +155,7 @@ def _read_by(fused: Computation) -> int:
 
 
 def _left_alone(fused: Computation) -> int:
-    """Sums what a kernel that replaces a part of an array in place does not write."""
+    """Sums the bytes that a kernel does not write, because it replaces a part of an array in place."""
     root = fused.root
     results = [root] if root.opcode != "tuple" else [fused.instructions[name] for name in root.operands]
     return sum(

@@ -57,13 +57,12 @@ def list_programs(
 def make_program(
     config: ml_collections.ConfigDict, task: str, mesh: Mesh
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Makes a jitted function of ours and describes its arguments.
+    """Makes one of our jitted functions and describes its arguments.
 
-    Slices wait in the memory of each device, as on every GPU that has room for them, as many as the published split
-    trains on.
+    Each device holds as many slices as the published split trains on, as every GPU with enough memory does.
 
     Args:
-      config: of the run. Its batch is that of one device: more devices share a batch as many times larger.
+      config: of the run. Its batch size is that of one device: n devices share a batch n times as large.
       task: see `Program`.
       mesh: the devices, which need not be there.
 

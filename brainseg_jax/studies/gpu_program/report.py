@@ -32,8 +32,8 @@ def write_report(content: Mapping[str, Any], folder: Path) -> None:
 
     Args:
       content: of program.json; see scripts/compile_for_gpu.py.
-      folder: where they go; made if missing. If it has a before.json, an earlier program.json, the programs that both
-        have are compared.
+      folder: where they go; made if missing. If it has a before.json (an earlier program.json), the programs in both
+        are compared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "program.json", content)
@@ -138,5 +138,5 @@ def _largest(entry: Mapping[str, Any]) -> str:
 
 
 def _sum(entry: Mapping[str, Any], kind: str, of: str) -> int:
-    """Sums `kernels` or `bytes` over the kinds whose names begin so."""
+    """Sums `kernels` or `bytes` over the kinds whose names begin with `kind`."""
     return sum(numbers[of] for name, numbers in entry["kinds"].items() if name.startswith(kind))

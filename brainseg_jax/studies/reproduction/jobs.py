@@ -26,7 +26,7 @@ class Job(NamedTuple):
     name: str  # of the result's folder
     result: str  # file in that folder; the result is complete when it exists
     commands: tuple[tuple[str, ...], ...]  # scripts of the repository with their flags, run in order
-    min_seconds: float = 0.0  # with less time left it is not started
+    min_seconds: float = 0.0  # it is not started with less time left
     needs: tuple[str, ...] = ()  # "gpu", "torch": what it cannot run without
     members: tuple[str, ...] = ()  # jobs whose checkpoints it reads
     restarts: bool = False  # whether it starts from the beginning after a stop instead of resuming

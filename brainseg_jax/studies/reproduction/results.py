@@ -13,14 +13,14 @@ from brainseg_jax.workdir.files import read_metrics
 
 ABLATION_FILES = ("README.md", "ablation.json")
 VARIANT_FILES = tuple(name.replace("_test", "_validation") for name in RUN_FILES)
-# A job with this result consists of runs in folders of their own (folds, variants). The files of such a folder, by the
-# pattern of the last one, which says that all are there.
+# A job with this result consists of runs in folders of their own (folds, variants). Maps the pattern of the last file
+# of such a folder, which says that all are there, to all of its files.
 PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "evaluation_cv.json": {f"*/{RUN_FILES[-1]}": RUN_FILES},
     "ablation.json": {f"*/{VARIANT_FILES[-1]}": VARIANT_FILES, ABLATION_FILES[-1]: ABLATION_FILES},
 }
 TARGET_DICE = 0.70  # of validation; the summary says how long a run takes to reach it
-MERGEABLE = "full, figshare"  # miniatures and runs on phantoms are no results
+MERGEABLE = "full, figshare"  # miniatures and runs on phantoms do not count as results
 
 
 def save_job(job: Job, workdir: Path, results: Path) -> None:
@@ -41,7 +41,7 @@ def copy_parts(job: Job, source: Path, target: Path, *, overwrite: bool) -> None
 
 
 def summary_table(jobs: Sequence[Job], progress: Mapping[str, Mapping[str, Any]], results: Path) -> str:
-    """Returns a Markdown table with a row a job: its state, result, the published Dice, and minutes over all calls.
+    """Returns a Markdown table with a row per job: its state, result, the published Dice, and minutes over all calls.
 
     Args:
       jobs: the jobs.

@@ -70,7 +70,7 @@ class Runner:
         return self.progress.get(name, {}).get("outcome", "")
 
     def _can_run(self, job: Job, end: float, missing: Mapping[str, str]) -> bool:
-        """Returns whether the job is not done and nothing is in its way; otherwise records what is."""
+        """Returns whether the job is not done and can run; otherwise records the reason."""
         if self._outcome(job.name) == "done" and (self.results / job.name / job.result).exists():
             return False
         reasons = [missing[need] for need in job.needs if need in missing]
@@ -90,7 +90,7 @@ class Runner:
         workdir, started = self.state / job.name, time.time()
         if job.restarts:
             shutil.rmtree(workdir, ignore_errors=True)
-        copy_parts(job, self.results / job.name, workdir, overwrite=False)  # of another machine
+        copy_parts(job, self.results / job.name, workdir, overwrite=False)  # finished on another machine
         print(f"{job.stage}: {job.name} …", flush=True)
         outcome, reason = "done", ""
         for command in job.commands:

@@ -64,7 +64,7 @@ def write_tables(results: Path, page: Path) -> None:
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) -> str:
-    """Returns a table with a row a run; `link` is the path from the table's page to the folder of all results."""
+    """Returns a table with a row per run; `link` is the path from the table's page to the folder of all results."""
     rows = []
     for name, run in evaluations.items():
         fold = f", fold {run['fold']}" if run["fold"] else ", five folds" if run["split"] == "cv" else ""
@@ -90,7 +90,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]], *, link: str) ->
 
 
 def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a table with a row a run: commit, version of jax, machine and command of its training."""
+    """Returns a table with a row per run: commit, version of jax, machine and command of its training."""
     rows = []
     for name, evaluation in evaluations.items():
         trained = evaluation["trained_with"]
@@ -101,7 +101,7 @@ def provenance_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a table with a row a network: the published Dice and ours by seed, at 512×512, protocol "slice"."""
+    """Returns a table with a row per network: the published Dice and ours by seed, at 512×512, protocol "slice"."""
     rows = []
     for network, reported in published.PUBLISHED_DICE.items():
         runs = sorted(
@@ -121,7 +121,7 @@ def reproduced_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 def peers_table(results: Path) -> str:
     """Returns a table of the best published result on new patients and of our cross-validations by families.
 
-    Each of ours has two rows: the slices at hand of the families that the published result was tested on, and all
+    Each of ours has two rows: the slices that we have of the families that the published result was tested on, and all
     slices. Dice is the mean over slices, in the last column that of all pixels (see `pooled_dice`).
     """
     header = ("Run", "Slices (families)", "Dice", *CLASS_TITLES, "Missed", "Pooled Dice")
@@ -145,7 +145,7 @@ def _peer_row(name: str, scores: Sequence[SliceScore]) -> tuple[str, ...]:
 
 
 def devices_table(results: Path) -> str:
-    """Returns a table with a row a device: the results of scripts/check_device.py and scripts/benchmark.py there."""
+    """Returns a table with a row per device: the results of scripts/check_device.py and scripts/benchmark.py there."""
     tasks = [(network, mode) for network in published.PUBLISHED_DICE for mode in ("train", "inference")]
     devices: dict[str, dict[str, Any]] = {}
     for path in (*results.glob("checks_*/checks.json"), *results.glob("benchmark_*/benchmark.json")):

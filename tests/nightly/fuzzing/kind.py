@@ -1,4 +1,4 @@
-"""What a kind of file is to the fuzzer."""
+"""Defines what the fuzzer must know about a kind of file."""
 
 from collections.abc import Callable
 from pathlib import Path
