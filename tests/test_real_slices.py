@@ -81,8 +81,12 @@ def test_real_families_stay_together_and_official_folds_part_them(prepared):
 
 
 def test_the_weights_in_the_package_score_what_their_card_says(prepared):
-    """Every fifth slice of their test split, beside the scores of the run that they were exported from."""
-    kept = read_scores(REPOSITORY / "docs" / "results" / weights.DEFAULT / "per_slice_test.csv")[::5]
+    """Every fifth slice of their test split, beside their kept scores and those of the run that they come from."""
+    results = REPOSITORY / "docs" / "results"
+    kept = read_scores(results / "six_bits" / "per_slice_test.csv")
+    run = read_scores(results / weights.DEFAULT / "per_slice_test.csv")
+    assert np.mean([score.dice for score in kept]) == pytest.approx(np.mean([score.dice for score in run]), abs=5e-4)
+    kept = kept[::5]
     dataset = Dataset(str(prepared[0]), config="figshare")
     predictor = Predictor.from_pretrained()
     found = []
@@ -90,8 +94,7 @@ def test_the_weights_in_the_package_score_what_their_card_says(prepared):
         mask, truth = predictor.postprocessing.mask(probabilities), sample.mask.astype(bool)
         found.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
     assert len(found) > 90
-    # Six bits a kernel move the Dice of a slice by 0.0035 on average, either way.
-    assert np.mean(found) == pytest.approx(np.mean([score.dice for score in kept]), abs=3e-3)
+    assert np.mean(found) == pytest.approx(np.mean([score.dice for score in kept]), abs=5e-4)
     card = (weights.PACKAGED / weights.DEFAULT / "README.md").read_text()
-    scores = json.loads((REPOSITORY / "docs" / "results" / weights.DEFAULT / "evaluation_test.json").read_text())
+    scores = json.loads((results / weights.DEFAULT / "evaluation_test.json").read_text())
     assert f"| all | {scores['slices']} | {scores['families']} | {scores['dice']:.3f} (" in card
