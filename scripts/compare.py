@@ -16,7 +16,7 @@ def main(*arguments: str) -> None:
     from brainseg_jax.evaluation import comparison
     from brainseg_jax.evaluation.scores import read_scores
     from brainseg_jax.utils.files import write_json
-    from brainseg_jax.workdir.weights import has_weights
+    from brainseg_jax.workdir.weights import has_network
 
     folders = Path(arguments[0]), Path(arguments[1])
     has_cv = all((folder / "per_slice_cv.csv").exists() for folder in folders)
@@ -36,7 +36,7 @@ def main(*arguments: str) -> None:
         title = f"# {names[0]} and {names[1]}, {result['slices']} slices of {result['families']} families"
         (output / "README.md").write_text(f"{title}\n\n{table}\n")
         print(f"written to {output}")
-        if all((folder / "checkpoints").is_dir() or has_weights(folder) for folder in folders):
+        if all(map(has_network, folders)):
             comparison.draw_differences(folders, pairs, output / "most_different.png")
         else:  # for instance those in docs/results
             print("no picture of the slices on which they differ: a folder holds no network")

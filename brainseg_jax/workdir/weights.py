@@ -58,6 +58,11 @@ def has_weights(folder: Path) -> bool:
     return (folder / FILE).exists() or (folder / COMPRESSED).exists()
 
 
+def has_network(folder: Path) -> bool:
+    """Returns whether the folder holds a trained network: the checkpoints of a run, or weights."""
+    return (folder / "checkpoints").is_dir() or has_weights(folder)
+
+
 def check_new(folder: Path) -> None:
     """Refuses a folder for weights that holds something already.
 

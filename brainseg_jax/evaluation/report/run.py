@@ -20,7 +20,7 @@ from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.predictor import Predictor, predict_slices
 from brainseg_jax.metrics.overlap import count_overlap, dice
 from brainseg_jax.workdir.files import describe_run, read_config, read_metrics, read_split_record, read_splits
-from brainseg_jax.workdir.weights import has_weights
+from brainseg_jax.workdir.weights import has_network
 
 _LARGEST_DIFFERENCE = 0.02  # between the mean Dice in the CSV file and now; machines round differently
 
@@ -99,16 +99,12 @@ def _folders(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[P
 
 def _find_networks(directory: Path, evaluation: Mapping[str, Any], weights: Sequence[Path]) -> list[_Network]:
     """Returns the networks that made the scores; an empty list if they are missing."""
-
-    def is_there(run: Path) -> bool:
-        return (run / "checkpoints").is_dir() or has_weights(run)
-
     if by_fold := evaluation.get("by_fold"):
         runs = {directory / f"fold_{fold}": {**evaluation, **of_fold} for fold, of_fold in by_fold.items()}
-        if not all(map(is_there, runs)):
+        if not all(map(has_network, runs)):
             return []
         return [_Network([run], of_fold, read_splits(run)["test"]) for run, of_fold in runs.items()]
-    if weights or is_there(directory):
+    if weights or has_network(directory):
         return [_Network(weights or [directory], evaluation, None)]
     return []
 
