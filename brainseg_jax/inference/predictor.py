@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from brainseg_jax.data.preprocessing import resize_to_model, resize_to_original,
 from brainseg_jax.errors import InputError
 from brainseg_jax.inference.postprocessing import Postprocessing, read_postprocessing
 from brainseg_jax.models import Network, create_model
+from brainseg_jax.models.compilation import compiler_options
 from brainseg_jax.utils.files import write_json
 from brainseg_jax.utils.memory import is_out_of_memory
 from brainseg_jax.utils.sharding import AXIS, batch_sharding, replicated, shard
@@ -86,7 +87,9 @@ class Predictor:
             mesh = Mesh(np.array(devices[:count]), (AXIS,))
             return mesh, shard(variables, replicated(mesh))
 
-        self._predict = make_predict_step(create_model(config.model), tta_flip=tta_flip)
+        model = create_model(config.model)
+        options = compiler_options(model, image_size=config.data.image_size)
+        self._predict = make_predict_step(model, tta_flip=tta_flip, options=options)
         self._on_devices = on_devices
 
     @classmethod
@@ -206,15 +209,16 @@ class Predictor:
         return [self.postprocessing.mask(of_image) for of_image in self.probabilities(images)]
 
 
-def make_predict_step(model: Network, *, tta_flip: bool) -> PredictStep:
+def make_predict_step(model: Network, *, tta_flip: bool, options: Mapping[str, bool] | None = None) -> PredictStep:
     """Makes the compiled prediction: (variables, images (B, S, S, 1) in [0, 1]) to probabilities (B, S, S, 1) float32.
 
     Args:
       model: the network.
       tta_flip: whether probabilities are means over an image and its mirror image.
+      options: XLA's; see `compiler_options`.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=dict(options or {}))
     def predict(variables: dict[str, Any], images: Array) -> Array:
         def apply(images: Array) -> Array:
             logits: Any = model.apply(variables, images, train=False)

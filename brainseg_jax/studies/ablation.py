@@ -48,6 +48,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without_average": {"train.ema_decay": 0.0},
     "batch_8": {"train.batch_size": 8},
     "filters_32": {"model.start_filters": 32},
+    "bfloat16": {"model.dtype": "bfloat16"},
     "without_mirror": {"evaluation.tta_flip": False},
     "min_max": {"data.intensity_percentile": 0.0},
     "validation_of_10_percent": {"split.validation_share": 0.06},

@@ -17,6 +17,7 @@ from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, SliceLoader, StreamingLoader, epoch_batches
 from brainseg_jax.data.packing import PackedSlices, pack, unpack
 from brainseg_jax.models import MODELS, create_model
+from brainseg_jax.models.compilation import compiler_options
 from brainseg_jax.published import PUBLISHED_START_FILTERS
 from brainseg_jax.training.losses import create_loss
 from brainseg_jax.training.setup import setup_training
@@ -132,6 +133,7 @@ def difference_to_quotients(network: str, sizes: Sizes) -> float:
     model = create_model(_config(network, sizes, "float32").model)
     images, masks = unpack(_noise(sizes))
     loss_function = create_loss("bce")
+    options = compiler_options(model, image_size=sizes.image_size)  # with which it is trained
 
     @jax.jit
     def mean_loss(params: Any, rest: Any) -> jax.Array:
@@ -141,7 +143,8 @@ def difference_to_quotients(network: str, sizes: Sizes) -> float:
     with jax.default_matmul_precision("highest"):
         rest = dict(jax.jit(model.init)(jax.random.key(0), images))
         values, tree = jax.tree.flatten(rest.pop("params"))
-        slopes = jax.tree.leaves(jax.jit(jax.grad(mean_loss))(jax.tree.unflatten(tree, values), rest))
+        differentiate = jax.jit(jax.grad(mean_loss), compiler_options=options)
+        slopes = jax.tree.leaves(differentiate(jax.tree.unflatten(tree, values), rest))
         lengths = np.array([float(np.linalg.norm(slope)) for slope in slopes])
         quotients = []
         for index, (slope, length) in enumerate(zip(slopes, lengths, strict=True)):
@@ -173,7 +176,8 @@ def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None =
 
     with jax.default_matmul_precision(precision):
         variables = dict(jax.jit(model.init)(jax.random.key(0), images))
-        gradient = jax.jit(jax.grad(mean_loss))(variables.pop("params"), variables)
+        options = compiler_options(model, image_size=sizes.image_size)
+        gradient = jax.jit(jax.grad(mean_loss), compiler_options=options)(variables.pop("params"), variables)
     return _flatten(gradient)
 
 

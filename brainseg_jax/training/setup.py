@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.data.augmentation import Augmentation
 from brainseg_jax.models import Network, create_model
+from brainseg_jax.models.compilation import compiler_options
 from brainseg_jax.training.losses import create_loss
 from brainseg_jax.training.optimizer import OptimizerSpec, create_optimizer
 from brainseg_jax.training.state import TrainState, create_train_state
@@ -65,15 +66,16 @@ def make_steps(
     """
     loss_function = create_loss(config.train.loss)
     augmentation = Augmentation(**config.augmentation)
-    train_step = make_train_step(
+    options = compiler_options(
         model,
-        optimizer,
-        loss_function,
-        augmentation,
-        ema_decay=config.train.ema_decay,
+        image_size=config.data.image_size,
+        steps_per_call=config.train.steps_per_call,
         deterministic=config.deterministic,
     )
-    return train_step, make_evaluation_step(model, loss_function, deterministic=config.deterministic)
+    train_step = make_train_step(
+        model, optimizer, loss_function, augmentation, ema_decay=config.train.ema_decay, options=options
+    )
+    return train_step, make_evaluation_step(model, loss_function, options=options)
 
 
 def create_state(

@@ -1,7 +1,7 @@
 """The compiled steps of training and evaluation, and how they run over many batches."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +53,7 @@ def make_train_step(
     augmentation: Augmentation,
     *,
     ema_decay: float = 0.0,
-    deterministic: bool = False,
+    options: Mapping[str, bool] | None = None,
 ) -> TrainStep:
     """Makes the compiled training step, which reuses the memory of the state that is passed to it.
 
@@ -63,7 +63,7 @@ def make_train_step(
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
       augmentation: what happens to images and masks before the network sees them.
       ema_decay: decay of the EMA, where the state carries one.
-      deterministic: whether a GPU, too, gives the same bits twice.
+      options: XLA's; see `compiler_options`.
 
     Returns:
       `train_step(state, step_batches)`: the state after the K batches, and their metrics. A step's randomness
@@ -92,7 +92,7 @@ def make_train_step(
         norm = optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients))
         return next_state, BatchMetrics(loss * count, dice.sum(), count, norm * count)
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=_options(deterministic))
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=dict(options or {}))
     def train_step(state: TrainState, step_batches: StepBatches) -> tuple[TrainState, BatchMetrics]:
         return scan_batches(step, state, step_batches)
 
@@ -100,14 +100,14 @@ def make_train_step(
 
 
 def make_evaluation_step(
-    model: nn.Module, loss_function: LossFunction, *, deterministic: bool = False
+    model: nn.Module, loss_function: LossFunction, *, options: Mapping[str, bool] | None = None
 ) -> EvaluationStep:
     """Makes the compiled evaluation.
 
     Args:
       model: the network.
       loss_function: (logits, masks) (B, H, W, 1) to (B,).
-      deterministic: whether a GPU, too, gives the same bits twice.
+      options: XLA's; see `compiler_options`.
 
     Returns:
       `evaluation_step(state, step_batches, weights)`: sums over the slices, without the padding, where `weights`, (K,
@@ -122,7 +122,7 @@ def make_evaluation_step(
         sums = (losses * weights).sum(), (dice * weights).sum(), weights.sum()
         return state, BatchMetrics(*sums, gradient_norm=jnp.float32(0))
 
-    @functools.partial(jax.jit, compiler_options=_options(deterministic))
+    @functools.partial(jax.jit, compiler_options=dict(options or {}))
     def evaluation_step(state: TrainState, step_batches: StepBatches, weights: Array) -> BatchMetrics:
         return scan_batches(step, state, step_batches, weights)[1]
 
@@ -194,8 +194,3 @@ def mean_metrics(sums: BatchMetrics) -> dict[str, float]:
     totals = {name: float(np.sum(of_batches, dtype=np.float64)) for name, of_batches in sums._asdict().items()}
     slices = totals.pop("slices")
     return {**{name: total / slices for name, total in totals.items()}, "slices": slices}
-
-
-def _options(deterministic: bool) -> dict[str, bool] | None:
-    """Returns XLA's options; on a GPU, deterministic ones exclude atomic additions, whose order varies."""
-    return {"xla_gpu_deterministic_ops": True} if deterministic else None

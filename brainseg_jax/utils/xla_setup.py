@@ -10,6 +10,7 @@ import platform
 import re
 import signal
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def set_up() -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     # Caches every program that takes at least a tenth of a second to compile.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # XLA cannot serialize programs with oneDNN (models/compilation.py); the warning helps nobody.
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry.*std::bad_alloc")
     use_fast_convolutions()
 
 

@@ -39,6 +39,7 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
         "model": "unet",
         "start_filters": 16,
         "mode": "train",
+        "dtype": "float32",
         "image_size": 128,
         "batch_size": 8,
         "batch": "recipe",
@@ -74,12 +75,13 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
             | {f"{who}_{name}_ms": ms for who, ms in (("ours", 3 * times), ("torch", 1)) for name in report.PASSES}
             for times in (1, 2)
         ],
-        "sweeps": {"batch_size": [row], "dataset_slices": []},
+        "sweeps": {"batch_size": [row], "dataset_slices": [], "image_size": [{**row, "image_size": 256}]},
         "left_out": ["unet by image size"],
     }
     report.write_report(content, tmp_path)
     page = (tmp_path / "README.md").read_text()
-    assert "| U-Net 16 | train | 128×128 | 8 | **2.00** | eager | 40% of memory |" in page
+    for size in ("128×128", "256×256"):
+        assert f"| U-Net 16 | train | float32 | {size} | 8 | **2.00** | eager | 40% of memory |" in page
     assert "best: 16 / 4 | **1.50**" in page
     assert "| 64×64 | 8 → 16 | 2 | 6.0 | 6.0 | 6.0 |" in page
     assert "| all |  |  | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
@@ -88,6 +90,11 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     assert json.loads((tmp_path / "benchmark.json").read_text()) == content
     assert (tmp_path / "benchmark.png").stat().st_size > 0
     assert "| 1234 | 617 |" in report.describe({**content, "device": "NVIDIA H100"})
+    rows = [{**row, "onednn": True, "onednn_gain": 1.24}, {**best, "onednn": False, "onednn_gain": 0.9}]
+    sweeps = {**content["sweeps"], "image_size": []}
+    with_onednn = report.describe({**content, "rows": rows, "sweeps": sweeps})
+    assert "| eager | 40% of memory | 1.24, used |" in with_onednn
+    assert "| eager | 40% of memory | 0.90 |" in with_onednn
 
 
 def test_the_page_of_the_kept_results_is_written_from_them():

@@ -152,15 +152,14 @@ def test_only_complete_results_of_real_slices_are_merged(trained, tmp_path):
     run = results / "my_run"
     shutil.copytree(trained, run)
     evaluate.evaluate(run, split="test", output=run, examples=0)
-    device = {"device": "Some GPU 80GB", "complete": True, "checks": [{"passed": True}, {"passed": None}]}
+    device = {"device": "Some GPU 80GB", "versions": {"jax": "1.2"}}
+    checks = {**device, "complete": True, "checks": [{"passed": True}, {"passed": None}]}
+    row = {"model": "unet", "mode": "train", "batch": "recipe"}
+    speeds = {**device, "rows": [{**row, "dtype": "bfloat16", "ratio": 1.25}, {**row, "dtype": "float32", "ratio": 9}]}
     for folder, name, content in (
         ("half_cv/fold_1", "evaluation_test.json", {}),
-        ("checks", "checks.json", device),
-        (
-            "benchmark",
-            "benchmark.json",
-            {**device, "rows": [{"model": "unet", "mode": "train", "batch": "recipe", "ratio": 1.25}]},
-        ),
+        ("checks", "checks.json", checks),
+        ("benchmark", "benchmark.json", speeds),
     ):
         (results / folder).mkdir(parents=True)
         (results / folder / name).write_text(json.dumps(content))
@@ -173,7 +172,7 @@ def test_only_complete_results_of_real_slices_are_merged(trained, tmp_path):
     names = merge(tmp_path / "out", tmp_path / "kept")
     assert sorted(names) == ["benchmark_some_gpu_80gb", "checks_some_gpu_80gb", "my_run"]
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {*names, "reproduction"}
-    assert "| Some GPU 80GB | 1 of 1 passed | 1.25 | – | – | – |" in devices_table(tmp_path / "kept")
+    assert "| Some GPU 80GB, jax 1.2 | 1 of 1 passed | 1.25 | – | – | – |" in devices_table(tmp_path / "kept")
 
 
 def test_the_published_dice_stands_beside_ours_by_seed():

@@ -126,7 +126,7 @@ def test_checks_that_were_stopped_are_not_told_as_all(tmp_path):
     for device, complete in (("gpu", False), ("cpu", True)):
         (tmp_path / f"checks_{device}").mkdir()
         checks = [{"passed": True}, {"passed": False}, {"passed": None}]
-        content = {"device": device, "complete": complete, "checks": checks}
+        content = {"device": device, "versions": {"jax": "1.2"}, "complete": complete, "checks": checks}
         (tmp_path / f"checks_{device}" / "checks.json").write_text(json.dumps(content))
     shares = [line.split(" | ")[1] for line in devices_table(tmp_path).splitlines()[2:]]
     assert shares == ["1 of 2 passed", "1 of 2 passed, others not run"]

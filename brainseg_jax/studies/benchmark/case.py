@@ -38,6 +38,7 @@ class Plan:
 
     Attributes:
       start_filters: of each network.
+      dtypes: of our computation; the sweeps over batches, slices and devices use the first.
       image_size: side of the images.
       repeats: turns of each measurement.
       seconds: minimum duration of each program per turn.
@@ -47,6 +48,7 @@ class Plan:
     """
 
     start_filters: dict[str, int]
+    dtypes: tuple[str, ...]
     image_size: int
     repeats: int
     seconds: float
@@ -57,17 +59,27 @@ class Plan:
     torch_compile: bool = True
 
     def recipes(self) -> list[Case]:
-        """Returns the training of each published network."""
-        dtype, steps = ("bfloat16", 20) if jax.default_backend() == "gpu" else ("float32", 1)
+        """Returns the training of each published network, in the first dtype."""
+        steps = 20 if jax.default_backend() == "gpu" else 1
         return [
-            Case(model, self.start_filters[model], "train", self.image_size, batch, dtype, steps=steps)
+            Case(model, self.start_filters[model], "train", self.image_size, batch, self.dtypes[0], steps=steps)
             for model, batch in PUBLISHED_BATCH.items()
         ]
 
 
 PLANS = {
-    "cpu": Plan(PUBLISHED_START_FILTERS, 128, 5, 0.5, (1, 2, 4), (256,), (64,), 24),
-    "gpu": Plan(PUBLISHED_START_FILTERS, 512, 7, 0.5, (1, 2, 4, 8, 16), (128, 256, 512, 768), (256, 1024, 3064), 200),
+    "cpu": Plan(PUBLISHED_START_FILTERS, ("float32", "bfloat16"), 128, 5, 0.5, (1, 2, 4), (256,), (64,), 24),
+    "gpu": Plan(
+        PUBLISHED_START_FILTERS,
+        ("bfloat16",),
+        512,
+        7,
+        0.5,
+        (1, 2, 4, 8, 16),
+        (128, 256, 512, 768),
+        (256, 1024, 3064),
+        200,
+    ),
     # A narrower LinkNet has transposed convolutions of one channel, where PyTorch 2.13 corrupts memory channels-last.
-    "tiny": Plan({"unet": 2, "linknet": 8}, 64, 2, 0.01, (1,), (64,), (16,), 3, torch_compile=False),
+    "tiny": Plan({"unet": 2, "linknet": 8}, ("float32",), 64, 2, 0.01, (1,), (64,), (16,), 3, torch_compile=False),
 }

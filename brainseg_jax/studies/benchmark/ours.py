@@ -13,6 +13,7 @@ from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, StreamingLoader, choose_steps_per_call, epoch_batches
 from brainseg_jax.data.packing import PackedSlices, pack, unpack
 from brainseg_jax.inference.predictor import make_predict_step
+from brainseg_jax.models.compilation import ONEDNN, compiler_options, has_onednn
 from brainseg_jax.studies.benchmark.case import Case
 from brainseg_jax.studies.benchmark.timing import Program
 from brainseg_jax.training.setup import TrainingSetup, setup_training
@@ -39,8 +40,19 @@ def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
     return setup_training(config, steps_per_epoch=1, mesh=make_mesh(batch_size=case.batch_size, count=case.devices))
 
 
-def make_program(case: Case) -> Program:
-    """Compiles our training step or inference for a case and runs it once."""
+def uses_onednn(case: Case) -> bool | None:
+    """Returns whether oneDNN computes the convolutions of a case; None where there is no oneDNN."""
+    options = compiler_options(start(case).model, image_size=case.image_size, steps_per_call=case.steps)
+    return options.get(ONEDNN, False) if has_onednn() else None
+
+
+def make_program(case: Case, *, onednn: bool | None = None) -> Program:
+    """Compiles our training step or inference for a case and runs it once.
+
+    Args:
+      case: what to do.
+      onednn: whether oneDNN computes the convolutions; None: as scripts/train.py decides.
+    """
     training = start(case)
     slices, mesh = random_slices(case.batch_size, case.image_size), training.mesh
     parameters = sum(leaf.size for leaf in jax.tree.leaves(training.state.params))
@@ -52,9 +64,10 @@ def make_program(case: Case) -> Program:
         step, weights = training.train_step, training.state
     else:
         inputs = shard(unpack(slices)[0], batch_sharding(mesh, axis=0))
-        step, weights = make_predict_step(training.model, tta_flip=False), training.state.variables
+        options = compiler_options(training.model, image_size=case.image_size)
+        step, weights = make_predict_step(training.model, tta_flip=False, options=options), training.state.variables
     started = time.perf_counter()
-    compiled = step.lower(weights, inputs).compile()
+    compiled = step.lower(weights, inputs).compile(None if onednn is None else {ONEDNN: onednn})
 
     def run() -> None:
         nonlocal weights

@@ -40,7 +40,7 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{versions}; {report['devices']} devices, {report['cores']} cores. Medians of {report['repeats']} turns, "
         "both sides in turns in one process; PyTorch in the fastest of its settings. benchmark.json has everything."
         + (f" Left out for lack of time or memory: {', '.join(report['left_out'])}." if report["left_out"] else ""),
-        _speed_table(report["rows"], absolute=report["device"] != "cpu"),
+        _speed_table([*report["rows"], *report["sweeps"]["image_size"]], absolute=report["device"] != "cpu"),
     ]
     if epochs := [*report["epochs"], *report["sweeps"]["dataset_slices"]]:
         shares = ("step_share", "step_share_augmented", "stream_share_of_device")
@@ -62,8 +62,9 @@ def describe(report: Mapping[str, Any]) -> str:
 
 
 def _speed_table(rows: Rows, *, absolute: bool) -> str:
-    header = ["Network", "Work", "Image", "Batch", "Ours / PyTorch", "PyTorch's setting", "Share of the peak"]
+    header = ["Network", "Work", "Dtype", "Image", "Batch", "Ours / PyTorch", "PyTorch's setting", "Share of the peak"]
     libraries = LIBRARIES if absolute else ()
+    with_onednn = any("onednn" in row for row in rows)
     lines = []
     for row in rows:
         batch = (
@@ -73,14 +74,17 @@ def _speed_table(rows: Rows, *, absolute: bool) -> str:
             (
                 f"{MODELS[row['model']].title} {row['start_filters']}",
                 row["mode"],
+                row["dtype"],
                 f"{row['image_size']}×{row['image_size']}",
                 str(batch),
                 f"**{row['ratio']:.2f}**",
                 row["torch_setting"],
                 f"{row['share_of_peak']:.0%} of {row['bound_by']}",
+                *([f"{row['onednn_gain']:.2f}{', used' if row['onednn'] else ''}"] if with_onednn else []),
                 *(f"{row[f'{name}_slices_per_second']:.0f}" for name, _, _ in libraries),
             )
         )
+    header += ["With / without oneDNN"] if with_onednn else []
     return markdown.table([*header, *(f"{label}, slices/s" for _, label, _ in libraries)], lines)
 
 
@@ -121,7 +125,8 @@ def _draw_ratios(axes: Axes, rows: Rows) -> None:
         low, high = np.array([row[f"{name}_slices_per_second_range"] for row in rows]).T / base
         axes.bar(places + offset, middle, 0.38, color=color, label=label)
         axes.errorbar(places + offset, middle, [middle - low, high - middle], fmt="none", color=INK, capsize=3)
-    axes.set_xticks(places, [f"{MODELS[row['model']].title} {row['mode']}\nbatch {row['batch_size']}" for row in rows])
+    labels = [f"{MODELS[row['model']].title}\n{row['mode']}\n{row['dtype']}" for row in rows]
+    axes.set_xticks(places, labels)
     axes.set_ylabel("relative speed\n(PyTorch = 1)")
 
 

@@ -75,34 +75,44 @@ def run_benchmark(
 def list_parts(plan: Plan, report: Mapping[str, Any]) -> Iterator[Part]:
     """Yields the parts in order of value; the sweeps follow from results of the parts before them in the report."""
     rows, sweeps, peaks = report["rows"], report["sweeps"], report["peaks"]
-    settings = torch_programs.list_settings(compiled=plan.torch_compile)
+    settings = {dtype: torch_programs.list_settings(dtype, compiled=plan.torch_compile) for dtype in plan.dtypes}
     shorter = replace(plan, repeats=max(2, plan.repeats // 2))
     recipes = plan.recipes()
     cases = [replace(case, mode=mode) for mode in ("train", "inference") for case in recipes]
-    for case in cases:
-        yield (f"{case.model} {case.mode}", rows, partial(compare, case, settings, plan, peaks))
+    in_all_dtypes = [replace(case, dtype=dtype) for dtype in plan.dtypes for case in cases]
+    for case in in_all_dtypes:
+        yield (
+            f"{case.model} {case.mode} {case.dtype}",
+            rows,
+            partial(compare, case, settings[case.dtype], plan, peaks),
+        )
     for case in recipes:
         slices = case.batch_size * plan.epoch_steps
         yield (f"{case.model} epochs", report["epochs"], partial(measure_epoch, case, slices, plan))
     # Sweeps use PyTorch's best setting, which is unknown if the recipe was left out.
-    best = {(row["model"], row["mode"]): {row["torch_setting"]: settings[row["torch_setting"]]} for row in rows}
+    best = {
+        replace(case, dtype=row["dtype"]): {row["torch_setting"]: settings[row["dtype"]][row["torch_setting"]]}
+        for row in rows
+        for case in cases
+        if (row["model"], row["mode"]) == (case.model, case.mode)
+    }
+    for case in [case for case in in_all_dtypes if case in best]:
+        for size in plan.image_sizes:
+            measure = partial(compare, replace(case, image_size=size), best[case], shorter, peaks)
+            yield (f"{case.model} {case.mode} {case.dtype} by image size", sweeps["image_size"], measure)
     for factor in plan.batches:
-        for case in [case for case in cases if (case.model, case.mode) in best]:
+        for case in [case for case in cases if case in best]:
             larger = replace(case, batch_size=case.batch_size * factor)
-            measure = partial(compare, larger, best[case.model, case.mode], shorter, peaks)
+            measure = partial(compare, larger, best[case], shorter, peaks)
             yield (f"{case.model} {case.mode} by batch size", sweeps["batch_size"], measure)
-    for task in best:
-        if points := [row for row in sweeps["batch_size"] if (row["model"], row["mode"]) == task]:
+    for case in cases:
+        if points := [row for row in sweeps["batch_size"] if (row["model"], row["mode"]) == (case.model, case.mode)]:
             rows.append(best_of(points))
     profile = partial(convolutions.profile, recipes[0], repeats=3, seconds=min(plan.seconds, 0.05))
     yield ("unet convolutions", report["convolutions"], profile)
     for slices in plan.datasets:
         measure = partial(measure_epoch, recipes[0], slices, shorter)
         yield ("unet epochs by dataset", sweeps["dataset_slices"], measure)
-    for size in plan.image_sizes:
-        for case in [case for case in recipes if (case.model, case.mode) in best]:
-            measure = partial(compare, replace(case, image_size=size), best[case.model, case.mode], shorter, peaks)
-            yield (f"{case.model} by image size", sweeps["image_size"], measure)
     for case in recipes:
         yield (f"{case.model} by devices", sweeps["devices"], partial(measure_devices, case, plan))
 
@@ -112,11 +122,14 @@ def compare(case: Case, settings: torch_programs.Settings, plan: Plan, peaks: Ma
 
     Returns:
       A row: our program against PyTorch's fastest setting. `share_of_peak` is relative to the peak, of arithmetic or of
-      memory, that bounds our program.
+      memory, that bounds our program. `onednn_gain`, where jaxlib has oneDNN, is our speed with it divided by our speed
+      without it, whichever of both we use (`onednn`).
     """
     program = ours.make_program(case)
     in_torch = {name: torch_programs.make_program(case, **setting) for name, setting in settings.items()}
-    speeds = measure_in_turns({"ours": program, **in_torch}, repeats=plan.repeats, seconds=plan.seconds)
+    onednn = ours.uses_onednn(case)
+    other = {} if onednn is None else {"other": ours.make_program(case, onednn=not onednn)}
+    speeds = measure_in_turns({"ours": program, **other, **in_torch}, repeats=plan.repeats, seconds=plan.seconds)
     fastest = max(in_torch, key=lambda name: speeds[name].median)
     flops, moved = (count * speeds["ours"].median for count in (program.flops_per_slice, program.bytes_per_slice))
     shares = {
@@ -144,6 +157,9 @@ def compare(case: Case, settings: torch_programs.Settings, plan: Plan, peaks: Ma
         "bound_by": bound_by,
         "share_of_peak": shares[bound_by],
     }
+    if other:
+        gain = speeds["ours"].median / speeds["other"].median
+        row |= {"onednn": onednn, "onednn_gain": gain if onednn else 1 / gain}
     return [row]
 
 

@@ -14,9 +14,9 @@ from brainseg_jax.studies.benchmark.torch_networks import NETWORKS
 Settings = Mapping[str, Mapping[str, bool]]
 
 
-def list_settings(*, compiled: bool) -> Settings:
-    """Returns arguments of `make_program` to try on this machine, by name; torch.compile among them if `compiled`."""
-    name = "channels-last, bf16" if torch.cuda.is_available() else "channels-last"
+def list_settings(dtype: str, *, compiled: bool) -> Settings:
+    """Returns arguments of `make_program` to try for our dtype, by name; torch.compile among them if `compiled`."""
+    name = "channels-last, bf16" if dtype == "bfloat16" else "channels-last"
     settings = {"eager": {}, name: {"fast": True}, f"{name}, compiled": {"fast": True, "compiled": True}}
     return {name: setting for name, setting in settings.items() if compiled or "compiled" not in setting}
 
@@ -26,7 +26,7 @@ def make_program(case: Case, *, fast: bool = False, compiled: bool = False) -> P
 
     Args:
       case: what to do.
-      fast: feature maps and kernels in NHWC order and, on a GPU, convolutions in bfloat16.
+      fast: feature maps and kernels in NHWC order and, where ours are, convolutions in bfloat16.
       compiled: through torch.compile.
     """
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def make_program(case: Case, *, fast: bool = False, compiled: bool = False) -> P
     function = torch.compile(network, dynamic=False) if compiled else network
 
     def forward() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast and on_gpu):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast and case.dtype == "bfloat16"):
             return function(images)
 
     def train() -> None:

@@ -151,17 +151,20 @@ def devices_table(results: Path) -> str:
     for path in (*results.glob("checks_*/checks.json"), *results.glob("benchmark_*/benchmark.json")):
         content = read_json(path)
         measured = {key: content[key] for key in ("checks", "complete", "rows") if key in content}
-        devices.setdefault(content["device"], {"checks": [], "rows": []}).update(measured)
+        device = f"{content['device']}, jax {content['versions']['jax']}"
+        devices.setdefault(device, {"checks": [], "rows": []}).update(measured)
     rows = []
     for device, content in sorted(devices.items()):
         passed = [check["passed"] for check in content["checks"]]
-        ratios = {(row["model"], row["mode"]): row["ratio"] for row in content["rows"] if row["batch"] == "recipe"}
+        # The first dtype comes last, so that it is the one that is kept.
+        recipes = [row for row in reversed(content["rows"]) if row["batch"] == "recipe"]
+        ratios = {(row["model"], row["mode"]): row["ratio"] for row in recipes}
         share = f"{passed.count(True)} of {len(passed) - passed.count(None)} passed" if passed else "–"
         if passed and not content["complete"]:
             share += ", others not run"
         rows.append((device, share, *(_number(ratios.get(task), 2) for task in tasks)))
     titles = (f"{MODELS[network].title} {mode}" for network, mode in tasks)
-    return markdown.table(("Device", "Checks", *titles), rows)
+    return markdown.table(("Device, version", "Checks", *titles), rows)
 
 
 def _number(value: float | None, digits: int) -> str:
