@@ -14,9 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Copies the runs to docs/results and rewrites the tables of docs/results/README.md and README.md."""
+    """Copies the runs to docs/results, rewrites the tables there and in README.md, and draws the chart of the speeds."""
     from brainseg_jax.studies.reproduction.results import merge
     from brainseg_jax.studies.results.save import save_run
+    from brainseg_jax.studies.results.speed_chart import draw_speeds
     from brainseg_jax.studies.results.tables import write_tables
 
     folder = REPOSITORY / "docs" / "results"
@@ -25,7 +26,8 @@ def main() -> None:
     if REPRODUCED.value:
         print(f"saved: {', '.join(merge(Path(REPRODUCED.value), folder)) or 'no result is complete yet'}")
     write_tables(folder, REPOSITORY / "README.md")
-    print(f"the tables of {folder} and README.md are written")
+    draw_speeds(folder)
+    print(f"the tables of {folder} and README.md and {folder / 'speed.png'} are written")
 
 
 if __name__ == "__main__":

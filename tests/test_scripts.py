@@ -152,7 +152,7 @@ def test_results_are_kept_and_their_table_is_made(trained, tmp_path):
     kept = {path.name for path in (tmp_path / "results" / "my_run").iterdir()}
     assert kept == {*RUN_FILES, "learning_curves.png", "scores.png"}
     page, other = tmp_path / "page.md", tmp_path / "results" / "README.md"
-    for path, names in ((page, ("results", "reproduced", "devices")), (other, ("results", "peers"))):
+    for path, names in ((page, ("results", "reproduced")), (other, ("results", "peers", "devices"))):
         tables = (f"<!-- {name}: scripts/save_results.py -->\nstale\n<!-- end of {name} -->\n" for name in names)
         path.write_text(f"before\n{''.join(tables)}after\n")
     evaluations = read_evaluations(tmp_path / "results")

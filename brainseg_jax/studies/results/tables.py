@@ -53,7 +53,7 @@ def write_tables(results: Path, page: Path) -> None:
         (results / "README.md", "peers", peers_table(results)),
         (page, "results", results_table(evaluations, link=link)),
         (page, "reproduced", reproduced_table(evaluations)),
-        (page, "devices", devices_table(results)),
+        (results / "README.md", "devices", devices_table(results)),
     ):
         start, end = f"<!-- {name}: scripts/save_results.py -->", f"<!-- end of {name} -->"
         text = path.read_text()
