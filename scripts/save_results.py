@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Copies the runs to docs/results, rewrites the tables there and in README.md, and draws the chart of the speeds."""
+    """Copies the runs to docs/results, rewrites the tables there and in README.md, draws the chart of the speeds."""
     from brainseg_jax.studies.reproduction.results import merge
     from brainseg_jax.studies.results.save import save_run
     from brainseg_jax.studies.results.speed_chart import draw_speeds
