@@ -114,6 +114,9 @@ def run_program() -> None:
     runpy.run_module(f"brainseg_jax.scripts.{name}", run_name="__main__", alter_sys=True)
 
 
+flags.disclaim_key_flags()  # so that --help of a script has the flags that are defined for it here
+
+
 def define_postprocessing_flags() -> Callable[[], dict[str, Any]]:
     """Defines flags that override how a run makes its masks; returns a function that gives their values."""
     threshold = flags.DEFINE_float("threshold", None, "A pixel is tumour above it; the run's if not given.")
@@ -143,7 +146,8 @@ def _parse(arguments: list[str]) -> list[str]:
     except flags.Error as error:
         if "Traceback" in str(error):  # a config file raised; the message holds the whole traceback
             _fail(_explain_config(error))
-        _fail(f"{error}; --help lists the flags.")
+        where = "brainseg_jax/config.py lists the fields of the config"
+        _fail(f"{error}; {where if '--config.' in str(error) else '--help lists the flags'}.")
     except Exception as error:
         _fail(_explain(error))
     return []
@@ -185,7 +189,8 @@ def _explain_config(error: BaseException) -> str:
     bare = re.sub(r"""\\n|["'\\]""", " ", message)
     if unknown := re.match(r"(?:\w+Error: +)?(?:Key )?\s*(\w+)\s+(?:does not exist|Did you mean)|\s*(\w+)\s*$", bare):
         field = unknown[1] or unknown[2]
-        names = {name.split(".")[-1]: f"config.{name}" for name in flatten(get_config().to_dict())}
+        settings = get_config().to_dict()
+        names = {name.split(".")[-1]: f"config.{name}" for name in (*settings, *flatten(settings))}
         similar = difflib.get_close_matches(field, names, 1, 0.7)
         hint = f"did you mean {names[similar[0]]}?" if similar else "brainseg_jax/config.py lists all fields."
         message = f"config has no field {field}: {hint}"

@@ -7,7 +7,9 @@ from ml_collections import config_flags
 
 from brainseg_jax import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet_strong.py.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, for instance configs/unet_strong.py; --config.SECTION.FIELD=VALUE changes a field."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the folds; an earlier call there is resumed.", required=True)
 REPORT = flags.DEFINE_bool("report", False, "Write report.html too, the page of scripts/report.py.")
 flags.mark_flag_as_required("config")

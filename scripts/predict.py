@@ -62,12 +62,16 @@ def main() -> None:
         segmenter,
         paths,
         output,
+        weights=", ".join(names),
         axis=AXIS.value,
         probabilities=PROBABILITIES.value,
         on_slice=report.add if report else None,
     )
     reasons = [reason for _, reason in tqdm(outcomes, total=len(paths), unit="file", disable=None) if reason]
     print(f"{len(paths) - len(reasons)} of {len(paths)} files done: masks, overlays and predictions.csv in {output}")
+    print("Not for the care of patients: a mask does not prove a tumour, nor an empty mask that there is none.")
+    if not report and (output / "report.html").exists():
+        print(f"{output / 'report.html'} is of an earlier call: add --report to write it anew.")
     if report:
         print(f"report: {report.write(network=describe_run(segmenter.config, name=', '.join(names)))}")
     if reasons:

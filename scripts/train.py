@@ -9,7 +9,12 @@ from brainseg_jax import cli
 from brainseg_jax.errors import InputError
 from brainseg_jax.utils.supervisor import supervise
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, for instance configs/unet.py.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config file, for instance configs/unet.py; --config.SECTION.FIELD=VALUE changes a field of it, as "
+    "brainseg_jax/config.py lists them.",
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Only show settings, split, parameters and memory, and do one step; needs no --workdir."

@@ -78,7 +78,14 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
     assert (version.returncode, version.stdout) == (0, f"brainseg_jax {brainseg_jax.__version__}\n")
     refused = run("brainseg-predict", "--input=nowhere.png", "--output=out")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "error: --input=nowhere.png names no image" in refused.stderr
+    assert "error: --input=nowhere.png does not exist" in refused.stderr
+
+
+@pytest.mark.parametrize("script", ["predict", "evaluate"])
+def test_help_lists_the_flags_of_postprocessing(script, run_script):
+    shown = run_script(script, "--help").stdout
+    assert all(f"--{name}" in shown for name in ("threshold", "min_component_fraction", "[no]tta_flip"))
+    assert "--verbosity" not in shown  # of absl
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,16 @@ def test_programs_that_pip_installs_are_the_scripts(tmp_path):
         ),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.optimizer.lr=1"], "config has no field lr: "),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.foo.bar=1"], "config has no field foo: "),
+        (
+            "train",
+            ["--config=CONFIGS/unet.py", "--workdir=out", "--config.optimiser.learning_rate=1"],
+            r"config has no field optimiser: did you mean config\.optimizer\?",
+        ),
+        (
+            "train",
+            ["--config=CONFIGS/unet.py", "--workdir=out", "--config.optimizer.learning_rate=fast"],
+            r"brainseg_jax/config\.py lists the fields",
+        ),
         ("train", ["--config=CONFIGS/unet.py", "--workdir=out", "--config.train.epochs=three"], "three"),
         ("train", ["--config=none.py", "--workdir=out"], r"Failed loading config file .*none\.py"),
         ("evaluate", ["--workdir=nowhere"], "nowhere is no folder and no name of weights in the package"),

@@ -25,6 +25,12 @@ BUILDERS: Mapping[str, tuple[type[tfds.core.DatasetBuilder], str]] = {
 }
 
 
+def find_datasets(data_dir: str) -> list[str]:
+    """Returns which of `BUILDERS` are prepared in a folder; "" is TFDS's default."""
+    builders = {name: create(config=name, data_dir=data_dir or None) for name, (create, _) in BUILDERS.items()}
+    return [name for name, builder in builders.items() if Path(builder.data_path).exists()]
+
+
 class Sample(NamedTuple):
     """One slice of the dataset, unprocessed.
 
@@ -67,7 +73,11 @@ class Dataset:
         builder = create(config=config, data_dir=data_dir or None)
         command = f"python scripts/prepare_data.py --data_dir={builder.data_dir_root}{options}"
         if not Path(builder.data_path).exists():
-            raise InputError(f"{builder.data_dir_root} holds no {builder.info.full_name}: run `{command}` first.")
+            others = find_datasets(data_dir)
+            remedy = f", but it holds {others[0]}: set config.data.dataset to {others[0]}, or" if others else ":"
+            raise InputError(
+                f"{builder.data_dir_root} holds no {builder.info.full_name}{remedy} run `{command}` first."
+            )
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
             raise InputError(
                 f"{builder.data_path} is in the {builder.info.file_format.value} format, which only TensorFlow reads: "

@@ -31,7 +31,7 @@ def pair_scores(first: Sequence[SliceScore], second: Sequence[SliceScore]) -> li
     if missing := sorted(by_id.keys() ^ {score.slice_id for score in first}):
         raise InputError(
             f"{len(missing)} slices, for instance {missing[0]}, were scored in only one of the two folders: compare "
-            "runs of one protocol, fold and dataset."
+            "runs of one protocol (config.split.protocol), fold and dataset."
         )
     pairs = [(score, by_id[score.slice_id]) for score in first]
     for one, other in pairs:

@@ -24,7 +24,8 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
       The files, each once, in the order of `inputs` and sorted within one.
 
     Raises:
-      InputError: one of `inputs` names no file, a file's format is unknown, or two masks would have the same name.
+      InputError: one of `inputs` does not exist or names no image, a file's format is unknown, or two masks would have
+        the same name.
     """
     found: dict[Path, None] = {}
     folder, written = os.path.realpath(output), PredictionTable(output).owners
@@ -39,6 +40,11 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
         names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
         # Files that earlier calls wrote are skipped, but other files in the output folder may be images.
         names = [one for one in names if os.path.realpath(one.parent) != folder or one.name not in written]
+        if not names and not os.path.lexists(path) and not any(sign in name for sign in "*?["):
+            raise InputError(
+                f"--input={name} does not exist: give a file, a folder of images, or a quoted pattern such as "
+                "'slices/*.png'."
+            )
         if not names:
             raise InputError(
                 f"--input={name} names no image: give a file, a folder of images, or a quoted pattern such as "

@@ -2,7 +2,7 @@
 
 import errno
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from brainseg_jax.data.formats.image_slice import ImageSlice
 from brainseg_jax.data.image_files import format_of, read_slices, stem_of
 from brainseg_jax.data.preprocessing import scale_image
 from brainseg_jax.errors import InputError
-from brainseg_jax.inference.postprocessing import Postprocessing
 from brainseg_jax.inference.prediction_table import PredictionTable, measure, slice_name
 from brainseg_jax.inference.predictor import BATCH_SIZE, Segmenter
 from brainseg_jax.plots.overlays import overlay
@@ -38,6 +37,7 @@ def predict_files(
     paths: Sequence[Path],
     output: Path,
     *,
+    weights: str = "",
     axis: int = 2,
     probabilities: bool = False,
     on_slice: Callable[[Path, ImageSlice, np.ndarray], None] | None = None,
@@ -52,6 +52,7 @@ def predict_files(
       segmenter: the network.
       paths: image files; see `find_images`.
       output: folder for the files; made if missing.
+      weights: how the rows of the table name the network.
       axis: of NIfTI volumes: 0 for sagittal, 1 for coronal, 2 for axial slices.
       probabilities: whether to write the probabilities too: `<name>_probabilities.png` of 16 bits, 65535 for 1, and
         for NIfTI files `<name>_probabilities.nii.gz` of float32.
@@ -64,7 +65,8 @@ def predict_files(
       InputError: the folder cannot be made, is full or read-only, or holds a file of one of those names that no earlier
         call wrote.
     """
-    table = PredictionTable(output)
+    table, postprocessing = PredictionTable(output), segmenter.postprocessing
+    settings = {name: f"{value:g}" for name, value in vars(postprocessing).items()} | {"weights": weights}
     table.check(paths)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,8 @@ def predict_files(
             continue
         done = [one for one in (outcome, *more) if isinstance(one, _Prediction)]
         try:
-            _write(done, table, segmenter.postprocessing, axis=axis, probabilities=probabilities)
+            masks = [postprocessing.mask(one.probabilities) for one in done]
+            _write(done, masks, table, settings, axis=axis, probabilities=probabilities)
         except InputError as error:
             yield path, str(error)
         except OSError as error:
@@ -120,16 +123,19 @@ def _predict(segmenter: Segmenter, slices: Iterator[tuple[Path, ImageSlice | str
 
 def _write(
     predictions: Sequence[_Prediction],
+    masks: Sequence[np.ndarray],
     table: PredictionTable,
-    postprocessing: Postprocessing,
+    settings: Mapping[str, str],
     *,
     axis: int,
     probabilities: bool,
 ) -> None:
     """Writes all files of one image file."""
     path, output = predictions[0].path, table.path.parent
-    masks = [postprocessing.mask(one.probabilities) for one in predictions]
-    rows = [measure(path, one.slice_, mask, one.probabilities) for one, mask in zip(predictions, masks, strict=True)]
+    rows = [
+        {**measure(path, one.slice_, mask, one.probabilities), **settings}
+        for one, mask in zip(predictions, masks, strict=True)
+    ]
     pictures: dict[str, np.ndarray] = {}
     for one, mask in zip(predictions, masks, strict=True):
         name = slice_name(path, one.slice_.number)

@@ -17,10 +17,11 @@ from brainseg_jax.metrics.mask_measures import centroid, largest_diameter
 from brainseg_jax.utils.files import write_csv
 
 FILE = "predictions.csv"
-COLUMNS = (
+MEASURED = (
     *("file", "slice", "mask", "tumour_pixels", "tumour_share", "tumour_mm2", "largest_diameter_pixels"),
     *("largest_diameter_mm", "mean_probability", "centroid_row", "centroid_column"),
 )
+COLUMNS = (*MEASURED, "weights", "threshold", "min_component_fraction")
 _OF_SLICE = ("_mask.png", "_overlay.png", "_probabilities.png")
 _OF_FILE = {"NIfTI": ("_mask.nii.gz", "_probabilities.nii.gz"), "DICOM": ("_mask.dcm",)}
 _OURS = re.compile(r"(.+?)(_\d{3,})?_(mask|overlay|probabilities)\.(png|nii\.gz|dcm)")
@@ -52,9 +53,9 @@ class PredictionTable:
                 text = file.read()
             # A killed process may leave the beginning of a row.
             reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (COLUMNS, MEASURED):  # earlier versions had only what is measured
                 raise InputError(f"{self.path} is there and not of this program: name another --output.")
-            self._take(reader)
+            self._take({name: row.get(name, "") for name in COLUMNS} for row in reader)
 
     def check(self, paths: Sequence[Path]) -> None:
         """Checks that no file would be overwritten except those that earlier calls wrote for the same image.
@@ -117,8 +118,9 @@ def measure(path: Path, slice_: ImageSlice, mask: np.ndarray, probabilities: np.
       probabilities: (H, W) float32.
 
     Returns:
-      A row of the table: number and share of the tumour's pixels and their area in mm², their largest distance in
-      pixels and mm, their mean probability, and their mean row and column, from 0. What is not known is empty.
+      The `MEASURED` cells of a row: number and share of the tumour's pixels and their area in mm², their largest
+      distance in pixels and mm, their mean probability, and their mean row and column, from 0. What is not known is
+      empty.
     """
     area, (row, column) = int(mask.sum()), centroid(mask)
     down, right = slice_.spacing_mm or (math.nan, math.nan)
@@ -129,4 +131,4 @@ def measure(path: Path, slice_: ImageSlice, mask: np.ndarray, probabilities: np.
     name = f"{slice_name(path, slice_.number)}_mask.png"
     number = "" if slice_.number is None else str(slice_.number)
     cells = (str(path), number, name, str(area), *("" if math.isnan(x) else f"{x:.6g}" for x in numbers))
-    return dict(zip(COLUMNS, cells, strict=True))
+    return dict(zip(MEASURED, cells, strict=True))

@@ -135,3 +135,10 @@ def test_masks_keep_their_share_of_the_image_when_shrunk(data_dir):
 def test_an_unknown_slice_is_refused(data_dir):
     with pytest.raises(InputError, match="has no slice 999999"):
         list(Dataset(str(data_dir), config="phantom").read([999999]))
+
+
+def test_another_dataset_in_the_folder_is_named(data_dir, tmp_path):
+    with pytest.raises(InputError, match=r"but it holds phantom: set config\.data\.dataset to phantom, or run `python"):
+        Dataset(str(data_dir), config="figshare")
+    with pytest.raises(InputError, match=r"holds no \S+: run `python scripts"):
+        Dataset(str(tmp_path), config="figshare")

@@ -23,7 +23,7 @@ def test_files_folders_patterns_and_several_of_them(tmp_path, monkeypatch):
     assert names_of(["~/more"], out) == ["c.jpg"]
     for inputs, message in (
         ([tmp_path / "none*.png"], r"--input=.*none\*\.png names no image: give a file, a folder"),
-        ([tmp_path / "in", tmp_path / "nowhere"], r"--input=.*nowhere names no image"),
+        ([tmp_path / "in", tmp_path / "nowhere"], r"--input=.*nowhere does not exist"),
         ([tmp_path / "more" / "notes.txt"], r"notes\.txt has the suffix '\.txt' and is no DICOM file"),
     ):
         with pytest.raises(InputError, match=message):

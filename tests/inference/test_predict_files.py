@@ -46,8 +46,9 @@ def test_the_table_measures_each_mask(tmp_path):
     save(tmp_path / "in" / "square.png")
     save(tmp_path / "in" / "empty.png", bright=100)
     paths = find_images([str(tmp_path / "in")], output=tmp_path / "out")
-    assert list(predict_files(Brightness(), paths, tmp_path / "out")) == [(path, "") for path in paths]
+    assert list(predict_files(Brightness(), paths, tmp_path / "out", weights="mine")) == [(path, "") for path in paths]
     empty, square = read_table(tmp_path / "out")
+    assert (empty["weights"], empty["threshold"], empty["min_component_fraction"]) == ("mine", "0.5", "0")
     assert square["file"].endswith("square.png")
     assert (square["mask"], square["tumour_pixels"]) == ("square_mask.png", "20")
     # 4 rows and 5 columns: the far corners are 3 and 4 apart, the middle is at 2 + 1.5 and 3 + 2.
@@ -145,6 +146,18 @@ def test_files_of_the_user_are_not_written_over_and_own_ones_are(tmp_path):
         list(predict_files(Brightness(), [other], out))
 
 
+def test_a_table_of_an_earlier_version_is_carried_on(tmp_path):
+    first, second = save(tmp_path / "in" / "x.png"), save(tmp_path / "in" / "y.png")
+    list(predict_files(Brightness(), [first], tmp_path / "out"))
+    table = tmp_path / "out" / "predictions.csv"
+    lines = [line.rsplit(",", 3)[0] for line in table.read_text().splitlines()]  # without weights and thresholds
+    table.write_text("\n".join(lines) + "\n")
+    assert list(predict_files(Brightness(), [second], tmp_path / "out")) == [(second, "")]
+    before, after = read_table(tmp_path / "out")
+    assert (before["mask"], before["tumour_pixels"], before["threshold"]) == ("x_mask.png", "20", "")
+    assert (after["mask"], after["tumour_pixels"], after["threshold"]) == ("y_mask.png", "20", "0.5")
+
+
 def test_masks_of_another_image_of_the_same_name_are_not_written_over(tmp_path):
     first, second = save(tmp_path / "a" / "x.png"), save(tmp_path / "b" / "x.png")
     list(predict_files(Brightness(), [first], tmp_path / "out"))
@@ -216,3 +229,9 @@ def test_predict_lists_what_it_could_not_read_and_ends_with_1(tmp_path, trained,
     assert "trained on synthetic slices" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert (tmp_path / "out" / "good_mask.png").exists()
+    assert "Not for the care of patients" in finished.stdout
+    assert read_table(tmp_path / "out")[0]["weights"] == str(trained)
+    assert "report.html" not in finished.stdout
+    (tmp_path / "out" / "report.html").write_text("of an earlier call")
+    again = run_script("predict", f"--weights={trained}", f"--input={tmp_path}/in/good.png", f"--output={tmp_path}/out")
+    assert "report.html is of an earlier call: add --report" in again.stdout

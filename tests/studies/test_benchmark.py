@@ -97,10 +97,12 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     assert "| eager | 40% of memory | 0.90 |" in with_onednn
 
 
-def test_the_page_of_the_kept_results_is_written_from_them():
-    folder = REPOSITORY / "docs" / "results" / "benchmark_cpu"
-    content = json.loads((folder / "benchmark.json").read_text())
-    assert report.describe(content) == (folder / "README.md").read_text()
+def test_the_pages_of_the_kept_results_are_written_from_them():
+    folders = sorted((REPOSITORY / "docs" / "results").glob("benchmark_*"))
+    assert folders
+    for folder in folders:
+        content = json.loads((folder / "benchmark.json").read_text())
+        assert report.describe(content) == (folder / "README.md").read_text()
 
 
 def test_pytorchs_unet_is_ours():

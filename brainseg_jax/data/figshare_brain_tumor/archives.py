@@ -202,8 +202,8 @@ def download(directory: Path) -> None:
             )
         except Exception as error:  # requests, urllib3 and pooch each have their own error classes
             raise InputError(
-                f"{file.name} could not be downloaded ({shorten(error)}): open {ARTICLE} in a "
-                "browser, download all files into one folder and name it with --manual_dir."
+                f"{file.name} could not be downloaded: open {ARTICLE} in a browser, download all files into one "
+                f"folder and name it with --manual_dir ({shorten(error)})."
             ) from error
 
 

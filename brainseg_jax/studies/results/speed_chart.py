@@ -33,7 +33,7 @@ def draw_speeds(results: Path) -> None:
     on_gpu.set_ylabel("slices per second, validation included", fontsize=8.5, color=INK)
     tasks = [f"{network}\n{mode}" for network in networks for mode in ("train", "inference")]
     _draw_bars(on_cpu, tasks, ratios_on_cpu(results), colors=COLORS, digits=2)
-    on_cpu.axhline(1, color=INK, linewidth=0.8, linestyle="--")
+    on_cpu.axhline(1, color=INK, linewidth=0.8, linestyle="--", zorder=0.5)  # behind the bars
     on_cpu.set_title(
         "CPU at 128×128, relative to PyTorch in its best setting (above 1: faster)", fontsize=9.5, color=INK, loc="left"
     )
@@ -86,7 +86,8 @@ def _draw_bars(axes: Axes, groups: Sequence[str], series: Speeds, *, colors: Seq
         heights = [0.0 if value is None else value for value in values]
         bars = axes.bar(places, heights, 0.92 * width, color=color, label=label)
         texts = ["" if value is None else f"{value:.{digits}f}" for value in values]
-        axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=1)
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+        axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=2, bbox=background)
     axes.set_xticks(range(len(groups)), groups)
     style_axes(axes)
     axes.margins(y=0.12)

@@ -222,7 +222,7 @@ def test_a_download_with_another_md5_is_refused(tmp_path, monkeypatch):
         output_file.write(b"something else") if hasattr(output_file, "write") else open(output_file, "wb").close()
 
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda self, *arguments: write_something_else(*arguments))
-    with pytest.raises(InputError, match=r"brainTumorDataPublic_1-766\.zip could not be downloaded .*--manual_dir"):
+    with pytest.raises(InputError, match=r"brainTumorDataPublic_1-766\.zip could not be downloaded: .*--manual_dir"):
         archives.download(tmp_path)
     assert not list(tmp_path.iterdir())
 
