@@ -177,9 +177,13 @@ def test_only_complete_results_of_real_slices_are_merged(trained, tmp_path):
 
 def test_the_published_dice_stands_beside_ours_by_seed():
     def evaluation(seed, dice, protocol="slice"):
-        return {"network": "unet", "protocol": protocol, "image_size": 512, "seed": seed, "dice": dice}
+        intervals = {"dice": [dice - 0.05, dice + 0.05]}
+        settings = {"network": "unet", "protocol": protocol, "image_size": 512, "seed": seed}
+        return {**settings, "dice": dice, "intervals": intervals}
 
     evaluations = {"a": evaluation(1, 0.72), "b": evaluation(0, 0.70), "c": evaluation(0, 0.9, "family")}
     table = reproduced_table(evaluations)
-    assert "| U-Net | 0.703 | **0.710** ± 0.014 | 0: 0.700, 1: 0.720 |" in table
+    assert "| U-Net | 0.703 | **0.710** ± 0.014, 2 seeds | 0: 0.700, 1: 0.720 |" in table
+    single = reproduced_table({"b": evaluation(0, 0.70)})
+    assert "| U-Net | 0.703 | **0.700** (0.650 to 0.750), one seed | 0: 0.700 |" in single
     assert "| LinkNet | 0.715 | not measured yet | – |" in table
