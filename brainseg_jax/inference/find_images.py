@@ -40,15 +40,11 @@ def find_images(inputs: Sequence[str], *, output: Path) -> list[Path]:
         names = [one for one in names if one.is_file() and one.name not in NO_IMAGES]
         # Files that earlier calls wrote are skipped, but other files in the output folder may be images.
         names = [one for one in names if os.path.realpath(one.parent) != folder or one.name not in written]
-        if not names and not os.path.lexists(path) and not any(sign in name for sign in "*?["):
-            raise InputError(
-                f"--input={name} does not exist: give a file, a folder of images, or a quoted pattern such as "
-                "'slices/*.png'."
-            )
         if not names:
+            is_there = os.path.lexists(path) or any(sign in name for sign in "*?[")
             raise InputError(
-                f"--input={name} names no image: give a file, a folder of images, or a quoted pattern such as "
-                "'slices/*.png'."
+                f"--input={name} {'names no image' if is_there else 'does not exist'}: give a file, a folder of "
+                "images, or a quoted pattern such as 'slices/*.png'."
             )
         found.update(dict.fromkeys(names))
     seen: dict[str, Path] = {}
