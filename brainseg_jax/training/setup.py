@@ -1,5 +1,6 @@
 """Puts a training together from its config; every program does it here."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -57,21 +58,32 @@ def setup_training(
 
 
 def make_steps(
-    config: ml_collections.ConfigDict, model: Network, optimizer: OptimizerSpec
+    config: ml_collections.ConfigDict,
+    model: Network,
+    optimizer: OptimizerSpec,
+    *,
+    options: Mapping[str, bool] | None = None,
 ) -> tuple[TrainStep, EvaluationStep]:
     """Makes the compiled steps of training and evaluation; they compile when they are first called.
+
+    Args:
+      config: see brainseg_jax/config.py.
+      model: the network.
+      optimizer: see `create_optimizer`.
+      options: XLA's; if None, those that suit the devices of this machine (`compiler_options`).
 
     Raises:
       InputError: a value of the config is outside its range.
     """
     loss_function = create_loss(config.train.loss)
     augmentation = Augmentation(**config.augmentation)
-    options = compiler_options(
-        model,
-        image_size=config.data.image_size,
-        steps_per_call=config.train.steps_per_call,
-        deterministic=config.deterministic,
-    )
+    if options is None:
+        options = compiler_options(
+            model,
+            image_size=config.data.image_size,
+            steps_per_call=config.train.steps_per_call,
+            deterministic=config.deterministic,
+        )
     train_step = make_train_step(
         model, optimizer, loss_function, augmentation, ema_decay=config.train.ema_decay, options=options
     )

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from brainseg_jax.config import load_config
 from brainseg_jax.errors import InputError
-from brainseg_jax.models import create_model
+from brainseg_jax.models import compilation, create_model
 from brainseg_jax.studies.gpu_program import cards, compile, hlo, programs, report
 from brainseg_jax.studies.gpu_program.floor import count_floor
 from brainseg_jax.studies.gpu_program.kernels import list_kernels
@@ -158,7 +158,7 @@ def here():
 
 
 # Dilated maps are for gradients of convolutions with stride 2: in LinkNet two at each of four stages, in U-Net none.
-@pytest.mark.parametrize(("name", "changes", "strided"), [("unet", {"batch_norm": True}, 0), ("linknet", {}, 8)])
+@pytest.mark.parametrize(("name", "changes", "strided"), [("unet", {"batch_norm": True}, 0), ("linknet", {}, 6)])
 def test_bfloat16_gradients_have_no_float32_convolution_and_none_over_dilated_maps(name, changes, strided):
     model = create_model({"name": name, "start_filters": 4, "dtype": "bfloat16", **changes})
     images = jax.ShapeDtypeStruct((2, 64, 64, 1), jnp.float32)
@@ -177,12 +177,15 @@ def test_bfloat16_gradients_have_no_float32_convolution_and_none_over_dilated_ma
 
 
 @pytest.mark.parametrize("task", ["train_epoch", "evaluate", "predict"])
-def test_every_program_is_described_without_an_array(here, task):
+def test_every_program_is_described_without_an_array(here, task, monkeypatch):
+    # This machine's CPU, with oneDNN or without, has no part in it: with its options, a function cannot be traced.
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(compilation, "has_onednn", lambda: True)
     config = load_config(f"{__file__.rsplit('/', 3)[0]}/configs/unet_strong.py")
     config.model.start_filters = 2
     config.data.image_size = 16
     function, arguments = programs.make_program(config, task, here)
-    results = jax.eval_shape(function, *arguments)
+    _, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
     leading = {"train_epoch": (1961 // 16,), "evaluate": (1,)}
     if task == "predict":
         assert results.shape == (16, 16, 16, 1)

@@ -89,7 +89,8 @@ def make_program(
     by_batch = batch_sharding(mesh, axis=1)
     rows: Any = array((steps, batch_size), jnp.int32, by_batch)
     batches = StepBatches(slices, rows)
-    train_step, evaluation_step = make_steps(config, model, optimizer)
+    # No options: those of this machine's CPU are not for the GPU.
+    train_step, evaluation_step = make_steps(config, model, optimizer, options={})
     if task == "evaluate":
         return evaluation_step, (state, batches, array((steps, batch_size), jnp.float32, by_batch))
     return train_step, (state, batches)
