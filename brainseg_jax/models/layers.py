@@ -93,11 +93,26 @@ class Network(nn.Module):
 _UP_TAPS = np.array([[[1, 0, 0], [0, 0, 0]], [[0, 0, 1], [0, 1, 0]]], np.float32)
 
 
+@jax.custom_vjp
 def depth_to_space(inputs: Array) -> Array:
     """Turns groups of 4 channels (row, column, features) into 2×2 pixels: (B, H, W, 4C) to (B, 2H, 2W, C)."""
     batch, height, width, channels = inputs.shape
     blocks = inputs.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
     return blocks.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+def _space_to_depth(outputs: Array) -> Array:
+    """Undoes `depth_to_space`: (B, 2H, 2W, C) to (B, H, W, 4C)."""
+    batch, height, width, channels = outputs.shape
+    rows = outputs.reshape(batch, height // 2, 2, width // 2, 2 * channels)
+    return jnp.concatenate([rows[:, :, 0], rows[:, :, 1]], axis=-1)
+
+
+# The barrier makes XLA rearrange the gradient once, not again for each of the two matrix products that take it.
+depth_to_space.defvjp(
+    lambda inputs: (depth_to_space(inputs), None),
+    lambda _, gradient: (jax.lax.optimization_barrier(_space_to_depth(gradient)),),
+)
 
 
 @jax.custom_jvp
@@ -116,43 +131,24 @@ def _differentiate_relu(primals: tuple[Array], tangents: tuple[Array]) -> tuple[
     return outputs, jnp.where(outputs == 0, 0, tangents[0])  # XLA turns "outputs > 0" into "inputs > 0"
 
 
-def max_pool(inputs: Array, *, window: int) -> Array:
-    """Max pooling with stride 2 and, for windows of 3, padding after the last row and column.
-
-    Written as maxima of strided slices: XLA's backward pass of a windowed reduction took some 25 times as long
-    (10×64×64×64, CPU). At ties the gradient is shared, not given to the first.
-
-    Args:
-      inputs: (B, H, W, C), both sides even.
-      window: 2 or 3.
-
-    Returns:
-      (B, H/2, W/2, C).
-    """
-    if window == 3:
-        inputs = jnp.pad(inputs, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=-jnp.inf)
-    rows, columns = inputs.shape[1] // 2 * 2, inputs.shape[2] // 2 * 2
-    hidden = jnp.maximum(inputs[:, 0:rows:2], inputs[:, 1::2])
-    if window == 3:
-        hidden = jnp.maximum(hidden, inputs[:, 2::2])
-    outputs = jnp.maximum(hidden[:, :, 0:columns:2], hidden[:, :, 1::2])
-    return jnp.maximum(outputs, hidden[:, :, 2::2]) if window == 3 else outputs
-
-
 def convolution(inputs: Array, kernel: Array, window_strides: tuple[int, int], padding: Any, **settings: Any) -> Array:
-    """`jax.lax.conv_general_dilated`, but a matrix product where the maps are tiny.
+    """`jax.lax.conv_general_dilated`, but a matrix product where the output maps are tiny.
 
-    XLA's CPU convolution of 2×2 maps (the bottom of LinkNet at 128×128) is 30 times slower than gathering the
-    neighbourhoods and multiplying.
+    XLA's CPU convolution to 2×2 maps (the bottom of LinkNet at 128×128), or its gradient, takes 13 to 30 times as long
+    as gathering the neighbourhoods and multiplying.
     """
     height, width = kernel.shape[:2]
-    tiny = inputs.shape[1] * inputs.shape[2] <= 4 and padding == "SAME" and tuple(window_strides) == (1, 1)
-    if not tiny or height == 1:
+    rows, columns = (-(-side // stride) for side, stride in zip(inputs.shape[1:3], window_strides, strict=True))
+    if rows * columns > 4 or padding != "SAME" or height == 1:
         return jax.lax.conv_general_dilated(inputs, kernel, window_strides, padding, **settings)
-    margins = [(0, 0), *(((side - 1) // 2, side // 2) for side in (height, width)), (0, 0)]
-    padded = jnp.pad(inputs, margins)
-    rows, columns = inputs.shape[1:3]
-    patches = [padded[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
+    margins = jax.lax.padtype_to_pads(inputs.shape[1:3], (height, width), window_strides, padding)
+    padded = jnp.pad(inputs, [(0, 0), *margins, (0, 0)])
+    down, right = window_strides
+    patches = [
+        padded[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        for i in range(height)
+        for j in range(width)
+    ]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 

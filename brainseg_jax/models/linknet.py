@@ -17,9 +17,9 @@ from brainseg_jax.models.layers import (
     UpConv3x3,
     convolution,
     he_normal,
-    max_pool,
     relu,
 )
+from brainseg_jax.models.pooling import max_pool
 
 
 class ConvNorm(nn.Module):
@@ -141,7 +141,7 @@ class LinkNet(Network):
     def compute_logits(self, images: Array, *, train: bool) -> Array:  # noqa: D102
         filters = self.start_filters
         hidden = ConvNorm(filters, 7, 2, dtype=self.dtype, name="stem")(images, train=train)
-        hidden = max_pool(hidden, window=3)
+        hidden = max_pool(hidden, 3)
         skips = []
         for stage in range(self.stages):
             features = filters * 2**stage

@@ -8,7 +8,8 @@ from jax import Array
 
 from brainseg_jax.errors import InputError
 from brainseg_jax.models.batch_norm import BatchNorm
-from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, max_pool, relu, to_one_channel
+from brainseg_jax.models.layers import Network, UpConv2x2, he_normal, relu, to_one_channel
+from brainseg_jax.models.pooling import max_pool
 
 
 class DoubleConv(nn.Module):
@@ -74,7 +75,7 @@ class UNet(Network):
         for level in range(self.levels):
             hidden = self._double_conv(level, f"down_{level + 1}")(hidden, train=train)
             skips.append(hidden)
-            hidden = max_pool(hidden, window=2)
+            hidden = max_pool(hidden, 2)
         hidden = self._double_conv(self.levels, "bottom")(hidden, train=train)
         for level in reversed(range(self.levels)):
             features = self.start_filters * 2**level

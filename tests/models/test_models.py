@@ -1,5 +1,6 @@
 """The networks: shapes, parameter counts by hand, every skip connection, precision."""
 
+import functools
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from brainseg_jax.errors import InputError
-from brainseg_jax.models import create_model, layers
+from brainseg_jax.models import create_model, layers, pooling
 
 
 def make(name, start_filters, **changes):
@@ -156,11 +157,13 @@ def test_linknet_adds_nothing_at_the_stem():
 
 
 @pytest.mark.parametrize("window", [2, 3])
-def test_max_pool_equals_the_textbook(window):
-    inputs = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+@pytest.mark.parametrize("values", [4, 10**6])  # many ties, and none
+def test_max_pool_equals_the_textbook(window, values):
+    inputs = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), 0, values).astype(jnp.float32)
     expected, textbook = jax.vjp(lambda x: nn.max_pool(x, (window, window), (2, 2), "SAME"), inputs)
-    outputs, ours = jax.vjp(lambda x: layers.max_pool(x, window=window), inputs)
+    outputs, ours = jax.vjp(lambda x: pooling.max_pool(x, window), inputs)
     np.testing.assert_array_equal(outputs, expected)
+    np.testing.assert_array_equal(pooling.max_pool(inputs, window), expected)
     weights = jax.random.normal(jax.random.key(1), expected.shape)
     np.testing.assert_allclose(ours(weights)[0], textbook(weights)[0], atol=1e-6)
 
@@ -181,15 +184,25 @@ def test_transposed_convolutions_equal_the_textbook():
     np.testing.assert_allclose(large.apply(variables, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("side", [1, 2])
-def test_convolution_of_tiny_maps_equals_the_textbook(side):
-    inputs = jax.random.normal(jax.random.key(0), (3, side, side, 5))
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (1, 3)])
+def test_convolution_to_tiny_maps_equals_the_textbook(stride, sides):
+    inputs = jax.random.normal(jax.random.key(0), (3, *(stride * side for side in sides), 5))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 5, 7))
     layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    expected = jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "SAME", **layout)
-    np.testing.assert_allclose(
-        layers.convolution(inputs, kernel, (1, 1), "SAME", **layout), expected, rtol=1e-5, atol=1e-5
-    )
+    expected = jax.lax.conv_general_dilated(inputs, kernel, (stride, stride), "SAME", **layout)
+    assert expected.shape[1:3] == sides
+    convolution = functools.partial(layers.convolution, window_strides=(stride, stride), padding="SAME", **layout)
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(convolution)(inputs, kernel))
+    np.testing.assert_allclose(convolution(inputs, kernel), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_depth_to_space_is_the_inverse_rearrangement():
+    blocks = jnp.arange(2.0 * 3 * 5 * 8).reshape(2, 3, 5, 8)
+    pixels, pull = jax.vjp(layers.depth_to_space, blocks)
+    np.testing.assert_array_equal(pixels[0, 0, :2, 0], blocks[0, 0, 0, [0, 2]])  # a row, channels of 2 features
+    np.testing.assert_array_equal(pixels[0, 1, :2, 0], blocks[0, 0, 0, [4, 6]])
+    np.testing.assert_array_equal(pull(pixels)[0], blocks)
 
 
 def test_initial_kernels_are_he_normal():

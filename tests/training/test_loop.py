@@ -1,6 +1,7 @@
 """Training: bit for bit the same when resumed, independent of batch sizes, and loud when something is wrong."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import math
@@ -23,7 +24,6 @@ from brainseg_jax.models import UNet
 from brainseg_jax.training import loop, setup
 from brainseg_jax.training.loop import train_and_evaluate
 from brainseg_jax.training.optimizer import create_optimizer
-from brainseg_jax.training.step import make_train_step
 from brainseg_jax.workdir.files import check_resumable, read_config, read_fingerprint, read_splits, start_run
 from tests.conftest import REPOSITORY, TRAINED, train_as_users_do
 from tests.helpers import (
@@ -84,12 +84,13 @@ def test_the_saved_splits_are_those_of_the_protocol(trained, make_config, data_d
 
 
 def test_streaming_gives_the_parameters_that_device_memory_gives(tmp_path, make_config, monkeypatch):
-    def make_optimized(*arguments, **options):
-        # At the lowest effort, with which the tests compile, the two programs round differently.
-        step = make_train_step(*arguments, **options).__wrapped__
-        return jax.jit(step, donate_argnums=0, compiler_options={"xla_backend_optimization_level": 1})
-
-    monkeypatch.setattr(setup, "make_train_step", make_optimized)
+    # At the lowest effort, with which the tests compile, the two programs round differently.
+    compile_well = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+    for name in ("make_train_step", "make_evaluation_step"):
+        make = getattr(setup, name)
+        monkeypatch.setattr(
+            setup, name, lambda *of, make=make, **options: compile_well(make(*of, **options).__wrapped__)
+        )
     # Two calls of two steps: one program for each place.
     monkeypatch.setattr(loop, "epoch_batches", lambda **options: np.arange(64).reshape(4, 16)[:, ::-1])
     found = {}
