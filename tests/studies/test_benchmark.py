@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from brainseg_jax.models import create_model
-from brainseg_jax.studies.benchmark import report, timing
-from brainseg_jax.studies.benchmark.case import PLANS
+from brainseg_jax.studies.benchmark import profile, report, timing
+from brainseg_jax.studies.benchmark.case import PLANS, Case
 from tests.conftest import REPOSITORY
 
 
@@ -75,6 +75,13 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
             | {f"{who}_{name}_ms": ms for who, ms in (("ours", 3 * times), ("torch", 1)) for name in report.PASSES}
             for times in (1, 2)
         ],
+        "profile": [
+            {
+                "model": "unet",
+                "kinds": {"convolutions": 0.75, "sums": 0.25},
+                "largest": [{"operation": "dot.1", "from": "jit(step)/UNet.compute_logits/down_1/dot", "share": 0.5}],
+            }
+        ],
         "sweeps": {"batch_size": [row], "dataset_slices": [], "image_size": [{**row, "image_size": 256}]},
         "left_out": ["unet by image size"],
     }
@@ -85,6 +92,8 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     assert "best: 16 / 4 | **1.50**" in page
     assert "| 64×64 | 8 → 16 | 2 | 6.0 | 6.0 | 6.0 |" in page
     assert "| all |  |  | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
+    assert "| U-Net | 75.0% | 25.0% |" in page
+    assert "| `dot.1` | down_1/dot | 50.0% |" in page
     assert "Left out for lack of time or memory: unet by image size." in page
     assert "1234" not in page
     assert json.loads((tmp_path / "benchmark.json").read_text()) == content
@@ -95,6 +104,26 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     with_onednn = report.describe({**content, "rows": rows, "sweeps": sweeps})
     assert "| eager | 40% of memory | 1.24, used |" in with_onednn
     assert "| eager | 40% of memory | 0.90 |" in with_onednn
+
+
+def test_a_profile_divides_the_time_among_kinds_of_operations():
+    times = {"custom-call.7.clone__onednn$convolution": 5.0, "ynn_fusion.2": 2.0, "multiply_add_fusion": 1.0}
+    times |= {"transpose_copy_fusion": 1.0, "custom-call.8__onednn$matmul": 0.5, "dot.4": 0.5}
+    summary = profile.summarize(times, {"custom-call.7.clone": "jit(step)/conv_1", "dot.4": "jit(step)/dense"})
+    assert summary["kinds"] == pytest.approx(
+        {"convolutions": 0.5, "matrix products": 0.1, "sums": 0.2, "rearrangements": 0.1, "elementwise": 0.1}
+    )
+    assert [row["share"] for row in summary["largest"]] == sorted((time / 10 for time in times.values()), reverse=True)
+    sources = {row["operation"]: row["from"] for row in summary["largest"]}
+    assert sources["custom-call.7.clone__onednn$convolution"] == "jit(step)/conv_1"
+    assert sources["ynn_fusion.2"] == ""
+
+
+def test_the_profile_of_a_step_has_its_convolutions():
+    [row] = profile.profile(Case("unet", 4, "train", 32, 2, "float32"), runs=2)
+    assert sum(row["kinds"].values()) == pytest.approx(1)
+    assert row["kinds"]["convolutions"] > 0.2
+    assert any("conv_1" in operation["from"] for operation in row["largest"])
 
 
 def test_the_pages_of_the_kept_results_are_written_from_them():

@@ -8,7 +8,7 @@ from jax import Array
 from torch import Tensor
 
 from brainseg_jax.studies.benchmark.case import Case
-from brainseg_jax.studies.benchmark.ours import jit_program
+from brainseg_jax.studies.benchmark.ours import choose_options, jit_program
 from brainseg_jax.studies.benchmark.report import PASSES
 from brainseg_jax.studies.benchmark.timing import Program, measure_in_turns
 from brainseg_jax.studies.benchmark.torch_programs import synchronize
@@ -64,7 +64,8 @@ def _in_xla(case: Case, shape: Shape) -> dict[str, Program]:
         lambda inputs, kernel, gradient: jax.vjp(convolve, inputs, kernel)[1](gradient)[0],
         lambda inputs, kernel, gradient: jax.vjp(convolve, inputs, kernel)[1](gradient)[1],
     )
-    programs = (jit_program(function, *arrays, units=1) for function in functions)
+    options = choose_options(case)
+    programs = (jit_program(function, *arrays, units=1, options=options) for function in functions)
     return {f"ours_{name}": program for name, program in zip(PASSES, programs, strict=True)}
 
 

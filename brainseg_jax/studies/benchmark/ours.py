@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from brainseg_jax.config import get_config
 from brainseg_jax.data.loaders import DeviceLoader, StreamingLoader, choose_steps_per_call, epoch_batches
 from brainseg_jax.data.packing import PackedSlices, pack, unpack
 from brainseg_jax.inference.predictor import make_predict_step
+from brainseg_jax.models import create_model
 from brainseg_jax.models.compilation import ONEDNN, compiler_options, has_onednn
 from brainseg_jax.studies.benchmark.case import Case
 from brainseg_jax.studies.benchmark.timing import Program
@@ -27,12 +28,18 @@ def random_slices(count: int, size: int) -> PackedSlices:
     return pack(images, images > 0.9)
 
 
-def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
-    """Sets up the training of a case, as scripts/train.py does."""
+def make_config(case: Case) -> ml_collections.ConfigDict:
+    """Makes the config of a case."""
     config = get_config()
     config.model = ml_collections.ConfigDict({"name": case.model, "start_filters": case.start_filters})
     config.model.dtype = case.dtype
     config.data.image_size = case.image_size
+    return config
+
+
+def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
+    """Sets up the training of a case, as scripts/train.py does."""
+    config = make_config(case)
     if augmented:
         config.augmentation.update(
             flip=0.5, rotation=15.0, scale=0.15, shift=0.05, elastic=0.01, gamma=0.2, contrast=0.2, noise=0.02
@@ -40,10 +47,15 @@ def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
     return setup_training(config, steps_per_epoch=1, mesh=make_mesh(batch_size=case.batch_size, count=case.devices))
 
 
+def choose_options(case: Case) -> dict[str, bool]:
+    """Returns XLA's options for a case, as scripts/train.py chooses them."""
+    model = create_model(make_config(case).model)
+    return compiler_options(model, image_size=case.image_size, steps_per_call=case.steps)
+
+
 def uses_onednn(case: Case) -> bool | None:
     """Returns whether oneDNN computes the convolutions of a case; None where there is no oneDNN."""
-    options = compiler_options(start(case).model, image_size=case.image_size, steps_per_call=case.steps)
-    return options.get(ONEDNN, False) if has_onednn() else None
+    return choose_options(case).get(ONEDNN, False) if has_onednn() else None
 
 
 def make_program(case: Case, *, onednn: bool | None = None) -> Program:
@@ -89,6 +101,7 @@ def make_program(case: Case, *, onednn: bool | None = None) -> Program:
         parameters=parameters,
         flops_per_slice=max(cost.get("flops", 0), 0) / share,
         bytes_per_slice=max(cost.get("bytes accessed", 0), 0) / share,
+        text=compiled.as_text(),
     )
 
 
@@ -114,7 +127,9 @@ def make_epoch(
     return Program(run, batches * case.batch_size)
 
 
-def jit_program(function: Callable[..., Any], *arguments: Any, units: int) -> Program:
+def jit_program(
+    function: Callable[..., Any], *arguments: Any, units: int, options: Mapping[str, bool] | None = None
+) -> Program:
     """Makes a program of a function; arrays are arguments, since XLA would evaluate constants at compile time."""
-    compiled = jax.jit(function)
+    compiled = jax.jit(function, compiler_options=dict(options or {}))
     return Program(lambda: jax.block_until_ready(compiled(*arguments)), units)

@@ -52,6 +52,18 @@ def describe(report: Mapping[str, Any]) -> str:
             "share of the epoch from device memory:",
             markdown.table(("Network", "Slices", "Epoch", "Augmented epoch", "Streamed"), rows),
         ]
+    if profiles := report.get("profile", []):
+        sections += [
+            "A training step by kind of operation: shares of the time of all threads.",
+            markdown.table(
+                ("Network", *(kind.capitalize() for kind in profiles[0]["kinds"])),
+                [
+                    (MODELS[row["model"]].title, *(f"{share:.1%}" for share in row["kinds"].values()))
+                    for row in profiles
+                ],
+            ),
+            *(_operations_table(row) for row in profiles),
+        ]
     if report["convolutions"]:
         sections += [
             "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to "
@@ -86,6 +98,14 @@ def _speed_table(rows: Rows, *, absolute: bool) -> str:
         )
     header += ["With / without oneDNN"] if with_onednn else []
     return markdown.table([*header, *(f"{label}, slices/s" for _, label, _ in libraries)], lines)
+
+
+def _operations_table(row: Mapping[str, Any]) -> str:
+    lines = [
+        (f"`{largest['operation']}`", largest["from"].split("compute_logits/")[-1], f"{largest['share']:.1%}")
+        for largest in row["largest"]
+    ]
+    return markdown.table((f"Largest operations of {MODELS[row['model']].title}", "From", "Share"), lines)
 
 
 def _convolutions_table(convolutions: Rows) -> str:

@@ -12,7 +12,7 @@ import jax
 import torch
 
 from brainseg_jax.data.loaders import StreamingLoader
-from brainseg_jax.studies.benchmark import convolutions, ours, torch_programs
+from brainseg_jax.studies.benchmark import convolutions, ours, profile, torch_programs
 from brainseg_jax.studies.benchmark.case import Case, Plan
 from brainseg_jax.studies.benchmark.timing import Speed, measure_in_turns
 from brainseg_jax.utils.provenance import describe_environment
@@ -51,6 +51,7 @@ def run_benchmark(
         "epochs": [],
         "sweeps": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
         "convolutions": [],
+        "profile": [],
         "left_out": [],
     }
     log(", ".join(f"{name} {value:.3g}" for name, value in report["peaks"].items()))
@@ -89,6 +90,9 @@ def list_parts(plan: Plan, report: Mapping[str, Any]) -> Iterator[Part]:
     for case in recipes:
         slices = case.batch_size * plan.epoch_steps
         yield (f"{case.model} epochs", report["epochs"], partial(measure_epoch, case, slices, plan))
+    if jax.default_backend() == "cpu":
+        for case in recipes:
+            yield (f"{case.model} profile", report["profile"], partial(profile.profile, case, runs=plan.repeats))
     # Sweeps use PyTorch's best setting, which is unknown if the recipe was left out.
     best = {
         replace(case, dtype=row["dtype"]): {row["torch_setting"]: settings[row["dtype"]][row["torch_setting"]]}
@@ -108,8 +112,8 @@ def list_parts(plan: Plan, report: Mapping[str, Any]) -> Iterator[Part]:
     for case in cases:
         if points := [row for row in sweeps["batch_size"] if (row["model"], row["mode"]) == (case.model, case.mode)]:
             rows.append(best_of(points))
-    profile = partial(convolutions.profile, recipes[0], repeats=3, seconds=min(plan.seconds, 0.05))
-    yield ("unet convolutions", report["convolutions"], profile)
+    measure = partial(convolutions.profile, recipes[0], repeats=3, seconds=min(plan.seconds, 0.05))
+    yield ("unet convolutions", report["convolutions"], measure)
     for slices in plan.datasets:
         measure = partial(measure_epoch, recipes[0], slices, shorter)
         yield ("unet epochs by dataset", sweeps["dataset_slices"], measure)

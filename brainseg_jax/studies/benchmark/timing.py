@@ -22,6 +22,7 @@ class Program:
       parameters: trainable parameters of its network.
       flops_per_slice: floating-point operations per slice, as XLA counts them; 0 if unknown.
       bytes_per_slice: bytes that its operations read and write per slice, as XLA counts them; 0 if unknown.
+      text: its HLO; empty if unknown.
     """
 
     run: Callable[[], object]
@@ -31,6 +32,7 @@ class Program:
     parameters: int = 0
     flops_per_slice: float = 0.0
     bytes_per_slice: float = 0.0
+    text: str = ""
 
 
 @dataclass(frozen=True)
