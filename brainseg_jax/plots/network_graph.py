@@ -119,8 +119,14 @@ def _edges(trace: Any) -> tuple[Edge, ...]:
                 shapes = [variable.aval.shape for variable in inputs]
                 raise ValueError(f"The outputs of {sorted(merged)} meet in {primitive} of shapes {shapes}.")
             merged = {source: (*path, primitive) for source, path in merged.items()}
-        elif primitive in _POOLS:  # several maxima in a row are one pooling
+        elif _pools(equation):  # several maxima in a row are one pooling
             merged = {source: path if path[-1:] == (_POOL,) else (*path, _POOL) for source, path in merged.items()}
         for variable in equation.outvars:
             origins[id(variable)] = merged
     return tuple(edges)
+
+
+def _pools(equation: Any) -> bool:
+    """Returns whether an equation takes maxima; our own pooling is a function whose gradient is given beside it."""
+    inner = equation.params["call_jaxpr"].eqns if equation.primitive.name == "custom_vjp_call" else []
+    return equation.primitive.name in _POOLS or any(map(_pools, inner))
