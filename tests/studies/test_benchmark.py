@@ -82,6 +82,11 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
                 "largest": [{"operation": "dot.1", "from": "jit(step)/UNet.compute_logits/down_1/dot", "share": 0.5}],
             }
         ],
+        "parts": [
+            {"image_size": 512, "batch_size": size, "onednn": onednn, "speed": (2 if onednn else 1) * size / 8}
+            for size in (4, 8)
+            for onednn in (True, False)
+        ],
         "sweeps": {"batch_size": [row], "dataset_slices": [], "image_size": [{**row, "image_size": 256}]},
         "left_out": ["unet by image size"],
     }
@@ -94,6 +99,9 @@ def test_the_table_shows_ratios_on_a_cpu_and_speeds_on_a_gpu(tmp_path):
     assert "| all |  |  | **5.0** |" in page  # (1·3 + 2·6) / (1·1 + 2·1)
     assert "| U-Net | 75.0% | 25.0% |" in page
     assert "| `dot.1` | down_1/dot | 50.0% |" in page
+    assert "| Convolutions | Batch 8 | Batch 4 |" in page
+    assert "| XLA's | 1.00 | 0.50 |" in page
+    assert "| oneDNN's | 2.00 | 1.00 |" in page
     assert "Left out for lack of time or memory: unet by image size." in page
     assert "1234" not in page
     assert json.loads((tmp_path / "benchmark.json").read_text()) == content
@@ -229,4 +237,6 @@ def test_the_benchmark_runs_in_miniature(tmp_path, run_script):
     }
     assert [epoch["model"] for epoch in content["epochs"]] == ["unet", "linknet"]
     assert all(epoch["step_share"] > 0 for epoch in content["epochs"])
+    assert {row["batch_size"] for row in content["parts"]} == {1, 2, 4, 8}
+    assert 1 in [row["speed"] for row in content["parts"] if row["batch_size"] == 8]
     assert "'.[bench]'" in (REPOSITORY / "docs" / "how_to" / "many_gpus.md").read_text()

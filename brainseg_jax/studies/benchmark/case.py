@@ -44,6 +44,7 @@ class Plan:
       seconds: minimum duration of each program per turn.
       batches, image_sizes, datasets: points of the sweeps: multiples of the recipe's batch, sides in pixels, slices.
       epoch_steps: batches of the epochs that are timed.
+      parts_image_size: side of the images at which a batch in parts is timed; 0: it is not.
       torch_compile: whether torch.compile, which compiles slowly, is among PyTorch's settings.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     image_sizes: tuple[int, ...]
     datasets: tuple[int, ...]
     epoch_steps: int
+    parts_image_size: int = 0
     torch_compile: bool = True
 
     def recipes(self) -> list[Case]:
@@ -68,7 +70,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan(PUBLISHED_START_FILTERS, ("float32", "bfloat16"), 128, 5, 0.5, (1, 2, 4), (256,), (64,), 24),
+    "cpu": Plan(PUBLISHED_START_FILTERS, ("float32", "bfloat16"), 128, 5, 0.5, (1, 2, 4), (256,), (64,), 24, 512),
     "gpu": Plan(
         PUBLISHED_START_FILTERS,
         ("bfloat16",),
@@ -81,5 +83,5 @@ PLANS = {
         200,
     ),
     # A narrower LinkNet has transposed convolutions of one channel, where PyTorch 2.13 corrupts memory channels-last.
-    "tiny": Plan({"unet": 2, "linknet": 8}, ("float32",), 64, 2, 0.01, (1,), (64,), (16,), 3, torch_compile=False),
+    "tiny": Plan({"unet": 2, "linknet": 8}, ("float32",), 64, 2, 0.01, (1,), (64,), (16,), 3, 32, torch_compile=False),
 }

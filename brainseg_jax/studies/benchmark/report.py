@@ -64,6 +64,27 @@ def describe(report: Mapping[str, Any]) -> str:
             ),
             *(_operations_table(row) for row in profiles),
         ]
+    if parts := report.get("parts", []):
+        sizes = sorted({row["batch_size"] for row in parts}, reverse=True)
+        sections += [
+            f"U-Net's training at {parts[0]['image_size']}×{parts[0]['image_size']} with smaller batches, in slices, "
+            "relative to the whole batch as we train it: what a batch in parts could gain.",
+            markdown.table(
+                ("Convolutions", *(f"Batch {size}" for size in sizes)),
+                [
+                    (
+                        "oneDNN's" if onednn else "XLA's",
+                        *(
+                            f"{row['speed']:.2f}"
+                            for size in sizes
+                            for row in parts
+                            if row["batch_size"] == size and row["onednn"] == onednn
+                        ),
+                    )
+                    for onednn in sorted({row["onednn"] for row in parts})
+                ],
+            ),
+        ]
     if report["convolutions"]:
         sections += [
             "The 3×3 convolutions of a U-Net training step, ours / PyTorch's (channels-last), times relative to "

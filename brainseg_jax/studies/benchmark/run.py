@@ -12,6 +12,7 @@ import jax
 import torch
 
 from brainseg_jax.data.loaders import StreamingLoader
+from brainseg_jax.models.compilation import has_onednn
 from brainseg_jax.studies.benchmark import convolutions, ours, profile, torch_programs
 from brainseg_jax.studies.benchmark.case import Case, Plan
 from brainseg_jax.studies.benchmark.timing import Speed, measure_in_turns
@@ -23,7 +24,7 @@ Row = dict[str, Any]
 Part = tuple[str, list[Row], Callable[[], list[Row]]]
 LOGGED = (
     *("image_size", "batch_size", "slices", "devices", "side", "channels", "features"),
-    *("ours_slices_per_second", "torch_slices_per_second", "ratio", "step_share"),
+    *("ours_slices_per_second", "torch_slices_per_second", "ratio", "step_share", "onednn", "speed"),
 )
 
 
@@ -52,6 +53,7 @@ def run_benchmark(
         "sweeps": {"batch_size": [], "image_size": [], "dataset_slices": [], "devices": []},
         "convolutions": [],
         "profile": [],
+        "parts": [],
         "left_out": [],
     }
     log(", ".join(f"{name} {value:.3g}" for name, value in report["peaks"].items()))
@@ -93,6 +95,9 @@ def list_parts(plan: Plan, report: Mapping[str, Any]) -> Iterator[Part]:
     if jax.default_backend() == "cpu":
         for case in recipes:
             yield (f"{case.model} profile", report["profile"], partial(profile.profile, case, runs=plan.repeats))
+    if plan.parts_image_size:
+        large = replace(recipes[0], image_size=plan.parts_image_size)  # U-Net's; batch norm needs the whole batch
+        yield ("unet batch in parts", report["parts"], partial(measure_parts, large, plan))
     # Sweeps use PyTorch's best setting, which is unknown if the recipe was left out.
     best = {
         replace(case, dtype=row["dtype"]): {row["torch_setting"]: settings[row["dtype"]][row["torch_setting"]]}
@@ -200,6 +205,29 @@ def measure_epoch(case: Case, slices: int, plan: Plan) -> list[Row]:
         "stream_share_of_device": stream / device,
     }
     return [row]
+
+
+def measure_parts(case: Case, plan: Plan) -> list[Row]:
+    """Measures training with smaller and smaller batches, with oneDNN's convolutions and without.
+
+    This is how fast a batch in parts, whose gradients are summed, could be at most: each small batch here also has its
+    own Adam step, which writes no more than a sum of the gradients would.
+
+    Returns:
+      A row for each: `batch_size`, `onednn` and `speed`, in slices, relative to the whole batch as we train it.
+    """
+    sizes = [size for size in range(case.batch_size, 0, -1) if case.batch_size % size == 0]
+    programs = {
+        (size, onednn): ours.make_program(replace(case, batch_size=size), onednn=onednn)
+        for size in sizes
+        for onednn in ((False, True) if has_onednn() else (False,))
+    }
+    speeds = measure_in_turns(programs, repeats=plan.repeats, seconds=plan.seconds)
+    whole = speeds[case.batch_size, ours.uses_onednn(case) or False].median
+    return [
+        {**asdict(replace(case, batch_size=size)), "onednn": onednn, "speed": speed.median / whole}
+        for (size, onednn), speed in speeds.items()
+    ]
 
 
 def measure_devices(case: Case, plan: Plan) -> list[Row]:

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 # Thread pools keep spinning for a while after their work, which must not slow the next program.
 PAUSE_SECONDS = 0.2
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Speed:
     highest: float
 
 
-def measure_in_turns(programs: Mapping[str, Program], *, repeats: int, seconds: float) -> dict[str, Speed]:
+def measure_in_turns(programs: Mapping[Key, Program], *, repeats: int, seconds: float) -> dict[Key, Speed]:
     """Times programs in turns.
 
     Args:
@@ -55,11 +57,11 @@ def measure_in_turns(programs: Mapping[str, Program], *, repeats: int, seconds: 
     Returns:
       Units per second, by name.
     """
-    times: dict[str, int] = {}
+    times: dict[Key, int] = {}
     for name, program in programs.items():
         program.run()
         times[name] = max(1, round(seconds / _measure_seconds(program, 1)))
-    speeds: dict[str, list[float]] = {name: [] for name in programs}
+    speeds: dict[Key, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
             time.sleep(PAUSE_SECONDS)
