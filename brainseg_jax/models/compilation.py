@@ -19,12 +19,18 @@ from brainseg_jax.models.layers import Network
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 DETERMINISTIC = "xla_gpu_deterministic_ops"
 TESTED_RELEASE = (0, 12)  # of jaxlib; 0.10 accepts the option and does without oneDNN
-# Above this, oneDNN was no faster in float32 (docs/how_to/without_gpu.md); in bfloat16 it was at every size.
-MOST_PIXELS_IN_FLOAT32 = 256 * 256
+USUAL_BATCH = 8
+# Above this, oneDNN trained no faster in float32 (docs/how_to/without_gpu.md); in bfloat16 it did at every size.
+MOST_PIXELS_IN_FLOAT32 = USUAL_BATCH * 256 * 256  # of a batch
 
 
 def compiler_options(
-    model: Network, *, image_size: int, steps_per_call: int = 1, deterministic: bool = False
+    model: Network,
+    *,
+    image_size: int,
+    batch_size: int = USUAL_BATCH,
+    steps_per_call: int = 1,
+    deterministic: bool = False,
 ) -> dict[str, bool]:
     """Returns the compiler options (of `jax.jit`) for training, evaluation or prediction.
 
@@ -34,11 +40,12 @@ def compiler_options(
     Args:
       model: the network.
       image_size: side of the images in pixels.
+      batch_size: images of a training step; a program that only predicts, for which batches matter less, leaves it out.
       steps_per_call: steps in one compiled call. In a loop over several steps oneDNN is hundreds of times slower.
       deterministic: whether a GPU, too, gives the same bits twice: without atomic additions, whose order varies.
     """
     options = {DETERMINISTIC: True} if deterministic else {}
-    fast = model.dtype == jnp.bfloat16 or image_size**2 <= MOST_PIXELS_IN_FLOAT32
+    fast = model.dtype == jnp.bfloat16 or batch_size * image_size**2 <= MOST_PIXELS_IN_FLOAT32
     if fast and steps_per_call <= 1 and ONEDNN not in os.environ.get("XLA_FLAGS", "") and has_onednn():
         options[ONEDNN] = _has_right_gradients(model, image_size)
     return options

@@ -133,7 +133,9 @@ def difference_to_quotients(network: str, sizes: Sizes) -> float:
     model = create_model(_config(network, sizes, "float32").model)
     images, masks = unpack(_noise(sizes))
     loss_function = create_loss("bce")
-    options = compiler_options(model, image_size=sizes.image_size)  # with which it is trained
+    options = compiler_options(
+        model, image_size=sizes.image_size, batch_size=sizes.batch_size
+    )  # with which it is trained
 
     @jax.jit
     def mean_loss(params: Any, rest: Any) -> jax.Array:
@@ -176,7 +178,7 @@ def gradients(network: str, sizes: Sizes, *, dtype: str, precision: str | None =
 
     with jax.default_matmul_precision(precision):
         variables = dict(jax.jit(model.init)(jax.random.key(0), images))
-        options = compiler_options(model, image_size=sizes.image_size)
+        options = compiler_options(model, image_size=sizes.image_size, batch_size=sizes.batch_size)
         gradient = jax.jit(jax.grad(mean_loss), compiler_options=options)(variables.pop("params"), variables)
     return _flatten(gradient)
 

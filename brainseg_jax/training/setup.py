@@ -81,6 +81,7 @@ def make_steps(
         options = compiler_options(
             model,
             image_size=config.data.image_size,
+            batch_size=config.train.batch_size,
             steps_per_call=config.train.steps_per_call,
             deterministic=config.deterministic,
         )

@@ -38,17 +38,20 @@ def with_onednn(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "expected"),
+    ("dtype", "size", "batch", "expected"),
     [
-        (jnp.float32, 64, {ONEDNN: True}),
-        (jnp.float32, 256, {ONEDNN: True}),
-        (jnp.float32, 320, {}),
-        (jnp.bfloat16, 320, {ONEDNN: True}),
+        (jnp.float32, 64, {}, {ONEDNN: True}),
+        (jnp.float32, 256, {}, {ONEDNN: True}),
+        (jnp.float32, 320, {}, {}),
+        (jnp.float32, 256, {"batch_size": 10}, {}),
+        (jnp.float32, 128, {"batch_size": 32}, {ONEDNN: True}),
+        (jnp.float32, 512, {"batch_size": 2}, {ONEDNN: True}),
+        (jnp.bfloat16, 320, {"batch_size": 10}, {ONEDNN: True}),
     ],
 )
 @pytest.mark.parametrize("network", [UNet, LinkNet])
-def test_onednn_computes_convolutions_where_it_is_faster(with_onednn, network, dtype, size, expected):
-    assert compiler_options(network(start_filters=16, dtype=dtype), image_size=size) == expected
+def test_onednn_computes_convolutions_where_it_is_faster(with_onednn, network, dtype, size, batch, expected):
+    assert compiler_options(network(start_filters=16, dtype=dtype), image_size=size, **batch) == expected
 
 
 def test_onednn_is_left_out_of_loops_and_where_the_user_decides(with_onednn, monkeypatch):

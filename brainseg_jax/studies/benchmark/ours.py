@@ -33,7 +33,7 @@ def make_config(case: Case) -> ml_collections.ConfigDict:
     config = get_config()
     config.model = ml_collections.ConfigDict({"name": case.model, "start_filters": case.start_filters})
     config.model.dtype = case.dtype
-    config.data.image_size = case.image_size
+    config.data.image_size, config.train.batch_size = case.image_size, case.batch_size
     return config
 
 
@@ -48,9 +48,11 @@ def start(case: Case, *, augmented: bool = False) -> TrainingSetup:
 
 
 def choose_options(case: Case) -> dict[str, bool]:
-    """Returns XLA's options for a case, as scripts/train.py chooses them."""
+    """Returns XLA's options for a case, as scripts/train.py or scripts/predict.py chooses them."""
     model = create_model(make_config(case).model)
-    return compiler_options(model, image_size=case.image_size, steps_per_call=case.steps)
+    if case.mode == "inference":
+        return compiler_options(model, image_size=case.image_size)
+    return compiler_options(model, image_size=case.image_size, batch_size=case.batch_size, steps_per_call=case.steps)
 
 
 def uses_onednn(case: Case) -> bool | None:
@@ -76,8 +78,8 @@ def make_program(case: Case, *, onednn: bool | None = None) -> Program:
         step, weights = training.train_step, training.state
     else:
         inputs = shard(unpack(slices)[0], batch_sharding(mesh, axis=0))
-        options = compiler_options(training.model, image_size=case.image_size)
-        step, weights = make_predict_step(training.model, tta_flip=False, options=options), training.state.variables
+        step = make_predict_step(training.model, tta_flip=False, options=choose_options(case))
+        weights = training.state.variables
     started = time.perf_counter()
     compiled = step.lower(weights, inputs).compile(None if onednn is None else {ONEDNN: onednn})
 
