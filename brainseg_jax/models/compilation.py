@@ -20,7 +20,7 @@ ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 DETERMINISTIC = "xla_gpu_deterministic_ops"
 TESTED_RELEASE = (0, 12)  # of jaxlib; 0.10 accepts the option and does without oneDNN
 USUAL_BATCH = 8
-# Above this, oneDNN trained no faster in float32 (docs/how_to/without_gpu.md); in bfloat16 it did at every size.
+# Above this, oneDNN mostly trained slower in float32 (docs/how_to/without_gpu.md); in bfloat16 it never did.
 MOST_PIXELS_IN_FLOAT32 = USUAL_BATCH * 256 * 256  # of a batch
 
 

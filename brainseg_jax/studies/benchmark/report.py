@@ -65,25 +65,10 @@ def describe(report: Mapping[str, Any]) -> str:
             *(_operations_table(row) for row in profiles),
         ]
     if parts := report.get("parts", []):
-        sizes = sorted({row["batch_size"] for row in parts}, reverse=True)
         sections += [
             f"U-Net's training at {parts[0]['image_size']}×{parts[0]['image_size']} with smaller batches, in slices, "
             "relative to the whole batch as we train it: what a batch in parts could gain.",
-            markdown.table(
-                ("Convolutions", *(f"Batch {size}" for size in sizes)),
-                [
-                    (
-                        "oneDNN's" if onednn else "XLA's",
-                        *(
-                            f"{row['speed']:.2f}"
-                            for size in sizes
-                            for row in parts
-                            if row["batch_size"] == size and row["onednn"] == onednn
-                        ),
-                    )
-                    for onednn in sorted({row["onednn"] for row in parts})
-                ],
-            ),
+            _parts_table(parts),
         ]
     if report["convolutions"]:
         sections += [
@@ -127,6 +112,16 @@ def _operations_table(row: Mapping[str, Any]) -> str:
         for largest in row["largest"]
     ]
     return markdown.table((f"Largest operations of {MODELS[row['model']].title}", "From", "Share"), lines)
+
+
+def _parts_table(parts: Rows) -> str:
+    speeds = {(row["onednn"], row["batch_size"]): f"{row['speed']:.2f}" for row in parts}
+    sizes = sorted({size for _, size in speeds}, reverse=True)
+    rows = [
+        ("oneDNN's" if onednn else "XLA's", *(speeds[onednn, size] for size in sizes))
+        for onednn in sorted({onednn for onednn, _ in speeds})
+    ]
+    return markdown.table(("Convolutions", *(f"Batch {size}" for size in sizes)), rows)
 
 
 def _convolutions_table(convolutions: Rows) -> str:
